@@ -1,0 +1,36 @@
+# make demo: set everything up and run the main job on the embedded data.  make test: set everything up and run all tests.
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .stamp-install
+
+.PHONY: demo test lint types tests benchmarks docs clean
+
+demo: $(STAMP)
+	$(BIN)/compress run examples/demo.yaml -o out/demo
+
+test: lint types tests
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+# mypy does not follow the finder of an editable install; a link under a dot-folder shows it the package by its name.
+types: $(STAMP)
+	mkdir -p .typing && ln -sfn .. .typing/sparsepack
+	$(BIN)/mypy --strict -p sparsepack
+	$(BIN)/mypy --strict tests benchmarks examples
+
+tests: $(STAMP)
+	$(BIN)/pytest
+
+docs: $(STAMP)
+	$(BIN)/python benchmarks/tables.py
+
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt torch setuptools wheel
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt --no-build-isolation -e '.[dev]'
+	touch $(STAMP)
+
+clean:
+	rm -rf .venv .typing .stamp-install build dist out *.egg-info

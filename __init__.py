@@ -1,0 +1,45 @@
+"""sparsepack: a network and a budget in, the smallest file and the fastest real inference out.
+
+Data flows one way: models -> compressor -> exporters -> runtimes -> cli. Public names are loaded on first use, so
+that ``import sparsepack`` costs nothing and ``compress --help`` needs no framework.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+__version__ = "0.1.0"
+
+# Public name -> the module that defines it, in data-flow order.
+_PUBLIC = {
+    "SparsepackError": "errors",
+    "load_source": "models.source",
+    "load_data": "models.data",
+    "Recipe": "compressor.recipe",
+    "SparseCheckpoint": "compressor.checkpoint",
+    "prune": "compressor.pipeline",
+    "export": "exporters",
+    "open_artifact": "exporters",
+    "measure": "runtimes.measure",
+}
+
+__all__ = ["__version__", *_PUBLIC]
+
+if TYPE_CHECKING:
+    from .compressor.checkpoint import SparseCheckpoint
+    from .compressor.pipeline import prune
+    from .compressor.recipe import Recipe
+    from .errors import SparsepackError
+    from .exporters import export, open_artifact
+    from .models.data import load_data
+    from .models.source import load_source
+    from .runtimes.measure import measure
+else:
+
+    def __getattr__(name: str) -> object:
+        """Load a public name on first use (PEP 562)."""
+        if name not in _PUBLIC:
+            raise AttributeError(f"module 'sparsepack' has no attribute {name!r}")
+        from importlib import import_module
+
+        return getattr(import_module(f"{__name__}.{_PUBLIC[name]}"), name)

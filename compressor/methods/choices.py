@@ -1,0 +1,139 @@
+"""Which structure, allocation, schedule and sparsity go together, and with which method.
+
+In: what a recipe says. Out: the choices with the method's defaults filled in, or an error that names the reason.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ...errors import UnsupportedError, UsageError, unknown_name
+from ...models.seeding.record import REBUILDABLE
+from ..allocation import ALLOCATIONS, Allocation
+from ..schedule import SCHEDULES
+from ..structure import NofM, Structure, parse_structure
+from .declaration import Method
+
+EXPLICIT = "explicit"
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A method's choices, complete and possible.
+
+    Attributes:
+        structure: what is pruned together.
+        allocation: how the sparsity is divided.
+        schedule: when it is reached.
+        sparsity: the removed share of the space; None when densities given by layer imply it.
+    """
+
+    structure: Structure
+    allocation: Allocation
+    schedule: str
+    sparsity: float | None
+
+
+def choose(
+    method: Method,
+    *,
+    structure: str | None = None,
+    allocation: Allocation | None = None,
+    schedule: str | None = None,
+    sparsity: float | None = None,
+) -> Choice:
+    """Fill in the method's defaults for what is None, and check the whole.
+
+    Raises:
+        UsageError: an unknown name, or a sparsity that is missing, out of range or out of the structure's reach.
+        UnsupportedError: a combination that the method or the structure does not allow, with the reason.
+    """
+    form = parse_structure(structure or method.structures[0])
+    if allocation is None:
+        # N:M fixes the density of every layer; no method's default may contradict that.
+        allocation = "uniform" if isinstance(form, NofM) else method.allocations[0]
+    if schedule is None:
+        schedule = "one-shot" if isinstance(form, NofM) else method.schedules[0]
+    if sparsity is None:
+        sparsity = _default_sparsity(method, form)
+    check(method, form, allocation, schedule, sparsity)
+    return Choice(form, allocation, schedule, sparsity)
+
+
+def check(method: Method, structure: Structure, allocation: Allocation, schedule: str, sparsity: float | None) -> None:
+    """Refuse choices that do not fit the method or each other.
+
+    Args:
+        method: the declaration.
+        structure: parsed.
+        allocation: a name, or densities by layer.
+        schedule: a name.
+        sparsity: in [0, 1); None when densities by layer imply it.
+
+    Raises:
+        UsageError: an unknown name, or a sparsity out of range or out of the structure's reach.
+        UnsupportedError: a combination that is not allowed, with the reason.
+    """
+    if isinstance(allocation, str) and allocation not in ALLOCATIONS:
+        raise unknown_name("allocation", allocation, ALLOCATIONS)
+    if schedule not in SCHEDULES:
+        raise unknown_name("schedule", schedule, SCHEDULES)
+    _check_sparsity(method, structure, allocation, sparsity)
+    named = allocation if isinstance(allocation, str) else EXPLICIT
+    for kind, choice, allowed in (
+        ("structure", structure.kind, method.structures),
+        ("allocation", named, method.allocations),
+        ("schedule", schedule, method.schedules),
+    ):
+        if choice not in allowed:
+            raise UnsupportedError(
+                f"method '{method.name}' does not go with {kind} '{choice}': {method.reasons[choice]}. "
+                f"Choose from: {', '.join(allowed)}."
+            )
+    if isinstance(structure, NofM):
+        if named != "uniform":
+            raise UnsupportedError(
+                f"structure {structure.text} does not go with allocation '{named}': every block keeps {structure.n} of "
+                f"{structure.m}, so every layer has the same density. Leave allocation out or write uniform."
+            )
+        if schedule != "one-shot":
+            raise UnsupportedError(
+                f"structure {structure.text} does not go with schedule '{schedule}': it has one sparsity only, so "
+                f"there is nothing between dense and {structure.text}. Leave schedule out or write one-shot."
+            )
+
+
+def check_initialiser(method: Method, initialiser: str) -> None:
+    """Refuse an initialiser that cannot be rebuilt bit for bit where the method stores a seed instead of values.
+
+    Raises:
+        UnsupportedError: naming those that can.
+    """
+    if method.parametrisation != "identity" and initialiser not in REBUILDABLE:
+        raise UnsupportedError(
+            f"method '{method.name}' stores its initial weights as a seed; '{initialiser}' passes through logarithms "
+            f"or a factorisation and does not rebuild bit for bit everywhere. Choose from: {', '.join(REBUILDABLE)}."
+        )
+
+
+def _default_sparsity(method: Method, structure: Structure) -> float | None:
+    if method.mask_from is None:
+        return 0.0
+    if isinstance(structure, NofM):
+        return structure.sparsity
+    return None
+
+
+def _check_sparsity(method: Method, structure: Structure, allocation: Allocation, sparsity: float | None) -> None:
+    if sparsity is None:
+        if isinstance(allocation, str):
+            raise UsageError(
+                f"method '{method.name}' needs a sparsity: the share of weights to remove, for example 0.9."
+            )
+        return
+    if not 0 <= sparsity < 1:
+        raise UsageError(f"the sparsity is {sparsity}; it is the share of weights to remove and must lie in [0, 1).")
+    if method.mask_from is None and sparsity != 0:
+        raise UsageError(f"method '{method.name}' prunes nothing; its sparsity is 0, not {sparsity}.")
+    if reason := structure.reachable(sparsity):
+        raise UsageError(f"{reason}.")
