@@ -1,0 +1,99 @@
+"""Seed record in, tensor out: the numpy side of what numpy, torch and an ONNX graph all draw bit for bit.
+
+    uniform, philox4x32-10   w = float32(u - 2**23) * (float32(bound) * 2**-23),  u = word >> 8
+    uniform, keyed-product   w = float32(product) * (float32(bound) * 2**-31)
+    signed-constant          +bound where the word's top bit is set (philox) or the product is positive, else -bound
+    constant                 bound
+
+The scale factors are powers of two away from ``bound``, so each weight is rounded once by the multiplication (and once
+more by the cast of a 32-bit product); there is no addition that a compiler could contract into a fused one.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import numpy.typing as npt
+
+from ...errors import FileFormatError
+from .keyed_product import product_chunks
+from .philox import word_chunks
+from .record import GENERATORS, PHILOX, REBUILDABLE, SeedRecord
+
+FloatArray = npt.NDArray[np.float32]
+
+_MIDDLE = np.uint32(2**23)
+
+
+def check_record(record: SeedRecord) -> None:
+    """Raise :class:`FileFormatError` unless the record names a known generator and initialiser and sane numbers."""
+    if record.generator not in GENERATORS:
+        raise FileFormatError(
+            f"the seed record of '{record.name}' names the unknown generator '{record.generator}'; "
+            f"this release knows {' and '.join(GENERATORS)}."
+        )
+    if record.initialiser not in REBUILDABLE:
+        raise FileFormatError(
+            f"the seed record of '{record.name}' names the initialiser '{record.initialiser}', which no seed rebuilds; "
+            f"this release knows {', '.join(REBUILDABLE)}."
+        )
+    if not 0 <= record.seed < 2**32:
+        raise FileFormatError(f"the seed record of '{record.name}' holds the seed {record.seed}, outside 32 bits.")
+    if not math.isfinite(record.bound) or abs(record.bound) > float(np.finfo(np.float32).max):
+        raise FileFormatError(f"the seed record of '{record.name}' holds the bound {record.bound}, no finite float32.")
+
+
+def rebuild(record: SeedRecord, shape: tuple[int, ...], start: int = 0, count: int | None = None) -> FloatArray:
+    """Draw a tensor, or a flat slice of it, again.
+
+    Args:
+        record: how it was drawn.
+        shape: the whole tensor's shape (the keyed product depends on it).
+        start: first flat row-major position of the slice.
+        count: the slice's length; None for the whole tensor in its shape.
+
+    Returns:
+        float32, ``shape`` when ``count`` is None and ``start`` is 0, else 1-D.
+
+    Raises:
+        FileFormatError: the record is malformed or from a later release.
+        ValueError: the slice leaves the tensor.
+    """
+    check_record(record)
+    total = math.prod(shape)
+    whole = count is None and start == 0
+    length = total - start if count is None else count
+    if not 0 <= start <= start + length <= total:
+        raise ValueError(f"weights {start} to {start + length} are outside the shape {shape}.")
+    out = np.empty(length, np.float32)
+    bound = np.float32(record.bound)
+    if record.initialiser == "constant":
+        out.fill(bound)
+    else:
+        for position, piece in _pieces(record, shape, start, length, bound):
+            out[position : position + piece.size] = piece
+    return out.reshape(shape) if whole else out
+
+
+def _pieces(
+    record: SeedRecord, shape: tuple[int, ...], start: int, length: int, bound: np.float32
+) -> Iterator[tuple[int, FloatArray]]:
+    convert: Callable[[npt.NDArray[np.int32]], FloatArray]
+    if record.initialiser == "signed-constant":
+
+        def convert(drawn: npt.NDArray[np.int32]) -> FloatArray:
+            return np.where(drawn >= 0, bound, -bound)
+    else:
+        scale = bound * np.float32(2.0**-23 if record.generator == PHILOX else 2.0**-31)
+
+        def convert(drawn: npt.NDArray[np.int32]) -> FloatArray:
+            return drawn.astype(np.float32) * scale
+
+    if record.generator == PHILOX:
+        for position, chunk in word_chunks(record.seed, record.name, start, length):
+            yield position, convert(((chunk >> np.uint32(8)) - _MIDDLE).view(np.int32))
+    else:
+        for position, products in product_chunks(record.seed, record.name, shape, start, length):
+            yield position, convert(products)

@@ -1,0 +1,72 @@
+"""The zoo: networks by name, one file a family, built for any input size and number of classes.
+
+In: a name, an input shape without the batch axis, a number of classes. Out: a module and, in sentences, what was
+changed to fit it. The table needs no framework; the family's file is imported when a network is built.
+"""
+
+from __future__ import annotations
+
+from .entry import ZooEntry
+
+ZOO: dict[str, ZooEntry] = {
+    "lenet-300-100": ZooEntry(
+        family="lenet",
+        function="lenet_300_100",
+        input_shape=(1, 28, 28),
+        classes=10,
+        summary="two hidden fully connected layers; 266,200 weights (LeCun et al. 1998)",
+    ),
+    "lenet-5-caffe": ZooEntry(
+        family="lenet",
+        function="lenet_5_caffe",
+        input_shape=(1, 28, 28),
+        classes=10,
+        summary="two 5x5 convolutions and two fully connected layers; 430,500 weights (Caffe's LeNet-5)",
+    ),
+    "lenet-s4": ZooEntry(
+        family="lenet",
+        function="lenet_s4",
+        input_shape=(1, 28, 28),
+        classes=10,
+        summary="two 3x3 convolutions and three fully connected layers; 59,838 weights (Paganini and Forde 2020)",
+    ),
+    "conv-4": ZooEntry(
+        family="conv4",
+        function="conv_4",
+        input_shape=(3, 32, 32),
+        classes=10,
+        summary="four 3x3 convolutions and three fully connected layers; 2,425,024 weights (Frankle and Carbin 2019)",
+    ),
+    "resnet-20": ZooEntry(
+        family="resnet_cifar",
+        function="resnet_20",
+        input_shape=(3, 32, 32),
+        classes=10,
+        summary="CIFAR residual network, option A shortcuts; 268,336 weights (He et al. 2016)",
+    ),
+    "vgg-16": ZooEntry(
+        family="vgg",
+        function="vgg_16",
+        input_shape=(3, 32, 32),
+        classes=10,
+        summary="CIFAR VGG-16, batch norm, one fully connected layer; 14,715,584 weights (Simonyan and Zisserman 2015)",
+    ),
+    "resnet-50": ZooEntry(
+        family="resnet",
+        function="resnet_50",
+        input_shape=(3, 224, 224),
+        classes=1000,
+        summary="ImageNet residual network, stride on the 3x3; 25,502,912 weights (He et al. 2016)",
+    ),
+    "text-encoder": ZooEntry(
+        family="text",
+        function="text_encoder",
+        input_shape=(32,),
+        input_dtype="int64",
+        classes=4,
+        options={"vocabulary": 1000, "hidden": 64, "layers": 2, "heads": 4, "feed_forward": 256},
+        summary="BERT-style encoder of token ids, mean pooling, classifier; 98,560 weights (Devlin et al. 2019)",
+    ),
+}
+
+__all__ = ["ZOO", "ZooEntry"]
