@@ -1,0 +1,191 @@
+"""A data set in memory: arrays as they are stored, and batches that depend on nothing but (seed, epoch).
+
+In: two splits of images (uint8 or float), feature vectors or token ids, with integer labels. Out: normalised batches.
+Guaranteed: ``batches`` is a pure function of its arguments, whatever was called before and whatever the batch size is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from ..errors import DataError, unknown_name
+from ..files import Array
+from .augment import AUGMENTATIONS
+from .seeding.shuffle import permutation
+from .source import InputSpec, ModelRecord
+
+Split = Literal["train", "test"]
+
+# Below this a split is normalised once and kept; above, each batch is converted from its stored bytes.
+_RESIDENT_BYTES = 1 << 30
+
+
+@dataclass(frozen=True)
+class Normalisation:
+    """Mean and standard deviation of each channel of the training split, in units of [0, 1].
+
+    A uint8 value v becomes (v - 255 mean) / (255 std), computed in float32.
+    """
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """Training and test examples; :func:`sparsepack.models.data.make_dataset` builds one and checks it.
+
+    Attributes:
+        name: what the user typed.
+        train_inputs: array [N, *input_spec.shape] as stored (uint8, float or int64).
+        train_labels: integers [N] in [0, classes).
+        test_inputs: as ``train_inputs``.
+        test_labels: as ``train_labels``.
+        classes: number of classes.
+        input_spec: what a network receives.
+        normalise: for uint8 inputs; None for others, which are taken as they are.
+        augment: a name in ``models.augment.AUGMENTATIONS``, or None.
+        vocabulary: for token ids, one more than the largest; None otherwise.
+    """
+
+    name: str
+    train_inputs: Array
+    train_labels: Array
+    test_inputs: Array
+    test_labels: Array
+    classes: int
+    input_spec: InputSpec
+    normalise: Normalisation | None = None
+    augment: str | None = None
+    vocabulary: int | None = None
+    _resident: dict[tuple[str, str], tuple[Tensor, Tensor]] = field(default_factory=dict, init=False, repr=False)
+
+    @property
+    def model_options(self) -> dict[str, Any]:
+        """What a zoo model is to be built for: ``input_shape``, ``classes``, and ``vocabulary`` for token ids."""
+        options: dict[str, Any] = {"input_shape": list(self.input_spec.shape), "classes": self.classes}
+        return options if self.vocabulary is None else {**options, "vocabulary": self.vocabulary}
+
+    def batches(
+        self,
+        split: Split,
+        batch_size: int,
+        seed: int = 0,
+        epoch: int = 0,
+        shuffle: bool = True,
+        device: str | torch.device = "cpu",
+        augment: bool = True,
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield one epoch as (inputs, labels); the last batch holds what is left.
+
+        Args:
+            split: ``train`` or ``test``.
+            batch_size: examples a batch.
+            seed: the run's seed.
+            epoch: number of the epoch; each has an order and augmentations of its own.
+            shuffle: whether to draw an order; otherwise the stored one.
+            device: where the batches are put.
+            augment: whether training examples are augmented as the data set says.
+
+        Yields:
+            inputs of ``input_spec``'s dtype, normalised, and int64 labels.
+        """
+        inputs, labels = self._split(split)
+        order = permutation(seed, f"order/{epoch}", len(labels)) if shuffle else np.arange(len(labels))
+        if self.augment is not None and augment and split == "train":
+            yield from self._augmented(order, batch_size, seed, epoch, torch.device(device))
+        elif inputs.size * 4 <= _RESIDENT_BYTES:
+            all_inputs, all_labels = self._prepared(split, torch.device(device))
+            indices = torch.from_numpy(order).to(device)
+            for begin in range(0, len(order), batch_size):
+                chosen = indices[begin : begin + batch_size]
+                yield all_inputs.index_select(0, chosen), all_labels.index_select(0, chosen)
+        else:
+            for begin in range(0, len(order), batch_size):
+                places = order[begin : begin + batch_size]
+                stored = torch.from_numpy(np.ascontiguousarray(inputs[places])).to(device)
+                yield self._finished(stored), _as_labels(labels[places]).to(device)
+
+    def test(self) -> tuple[Tensor, Tensor]:
+        """Return the whole test split on the CPU: normalised inputs and int64 labels; not to be changed in place."""
+        return self._prepared("test", torch.device("cpu"))
+
+    def check_fits(self, record: ModelRecord) -> None:
+        """Check that a network takes this data.
+
+        Raises:
+            DataError: shape, dtype, number of classes or token ids do not fit; it says both sides.
+        """
+        if len(record.inputs) != 1:
+            raise DataError(f"'{record.text}' has {len(record.inputs)} inputs; the data '{self.name}' has one.")
+        wanted, got = record.inputs[0], self.input_spec
+        same_shape = len(wanted.shape) == len(got.shape) and all(
+            a in (-1, b) for a, b in zip(wanted.shape, got.shape, strict=True)
+        )
+        if not same_shape or wanted.dtype != got.dtype:
+            raise DataError(
+                f"the data '{self.name}' has inputs of shape {got.shape}, {got.dtype}; '{record.text}' takes "
+                f"{wanted.shape}, {wanted.dtype}."
+            )
+        classes = record.options.get("classes")
+        if classes is not None and classes != self.classes:
+            raise DataError(f"the data '{self.name}' has {self.classes} classes; '{record.text}' has {classes}.")
+        known = record.options.get("vocabulary")
+        if known is not None and self.vocabulary is not None and self.vocabulary > known:
+            raise DataError(
+                f"the data '{self.name}' has token ids up to {self.vocabulary - 1}; '{record.text}' knows {known}."
+            )
+
+    def _split(self, split: str) -> tuple[Array, Array]:
+        if split == "train":
+            return self.train_inputs, self.train_labels
+        if split == "test":
+            return self.test_inputs, self.test_labels
+        raise unknown_name("split", split, ("train", "test"))
+
+    def _prepared(self, split: str, device: torch.device) -> tuple[Tensor, Tensor]:
+        key = (split, str(device))
+        if key in self._resident:
+            return self._resident[key]
+        inputs, labels = self._split(split)
+        prepared = self._finished(_as_tensor(inputs).to(device)), _as_labels(labels).to(device)
+        if inputs.size * 4 <= _RESIDENT_BYTES:
+            self._resident[key] = prepared
+        return prepared
+
+    def _finished(self, stored: Tensor) -> Tensor:
+        """Convert stored values to what the network receives."""
+        dtype: torch.dtype = getattr(torch, self.input_spec.dtype)
+        if self.normalise is None:
+            return stored.to(dtype, copy=True)
+        shape = (1, -1, *[1] * (stored.dim() - 2)) if stored.dim() > 2 else (1, 1)
+        mean, std = (
+            torch.tensor(values, dtype=torch.float64, device=stored.device).mul(255).to(dtype).reshape(shape)
+            for values in (self.normalise.mean, self.normalise.std)
+        )
+        return stored.to(dtype).sub_(mean).div_(std)
+
+    def _augmented(
+        self, order: npt.NDArray[np.int64], batch_size: int, seed: int, epoch: int, device: torch.device
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        transform = AUGMENTATIONS[str(self.augment)](seed, epoch, len(order))
+        for begin in range(0, len(order), batch_size):
+            chosen = order[begin : begin + batch_size]
+            stored = torch.from_numpy(np.ascontiguousarray(self.train_inputs[chosen])).to(device)
+            yield self._finished(transform(stored, chosen)), _as_labels(self.train_labels[chosen]).to(device)
+
+
+def _as_tensor(array: Array) -> Tensor:
+    plain = np.ascontiguousarray(array)
+    return torch.from_numpy(plain if plain.flags.writeable else plain.copy())
+
+
+def _as_labels(array: Array) -> Tensor:
+    return torch.from_numpy(np.array(array, dtype=np.int64))
