@@ -16,6 +16,7 @@ _PUBLIC = {
     "load_source": "models.source",
     "load_data": "models.data",
     "Recipe": "compressor.recipe",
+    "load_recipe": "compressor.recipe",
     "SparseCheckpoint": "compressor.checkpoint",
     "prune": "compressor.pipeline",
     "export": "exporters",
@@ -28,7 +29,7 @@ __all__ = ["__version__", *_PUBLIC]
 if TYPE_CHECKING:
     from .compressor.checkpoint import SparseCheckpoint
     from .compressor.pipeline import prune
-    from .compressor.recipe import Recipe
+    from .compressor.recipe import Recipe, load_recipe
     from .errors import SparsepackError
     from .exporters import export, open_artifact
     from .models.data import load_data

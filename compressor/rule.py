@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from ..files import Array
-from .allocation import Allocation, Quota, allocate
+from ..models.prunable import PrunableTensor
+from .allocation import Allocation, Quota, allocate, implied_sparsity
 from .mask import BoolArray
 from .selection import select
-from .space import Space
-from .structure import Structure
+from .settings import PruneRecipe
+from .space import Space, make_space
+from .structure import Structure, parse_structure
 
 
 @dataclass(frozen=True)
@@ -39,9 +41,13 @@ class MaskRule:
             within: masks that the result must lie within, or None.
         """
         limits = None if within is None else {name: int(np.count_nonzero(mask)) for name, mask in within.items()}
-        return allocate(
+        quota = allocate(
             self.allocation, self.space, self.structure, sparsity, keep_alive=self.keep_alive, limits=limits
         )
+        if isinstance(quota, int) and limits is not None:
+            # Whole channels rarely add up to a level exactly, so less may be left of the one before.
+            return min(quota, sum(limits.values()))
+        return quota
 
     def select(
         self, scores: Mapping[str, Array], sparsity: float, within: Mapping[str, BoolArray] | None = None
@@ -49,3 +55,22 @@ class MaskRule:
         """Return the masks of the highest scores (see :func:`~.selection.select`)."""
         quota = self.quota(sparsity, within)
         return select(scores, quota, self.structure, self.space, keep_alive=self.keep_alive, within=within)
+
+
+def make_rule(recipe: PruneRecipe, prunable: Sequence[PrunableTensor]) -> tuple[MaskRule, float]:
+    """Return a run's rule and its final sparsity, which densities given by layer imply.
+
+    Args:
+        recipe: complete.
+        prunable: the model's prunable tensors, in order.
+
+    Raises:
+        UsageError: an exclusion or density names no tensor.
+        UnsupportedError: nothing can be pruned.
+    """
+    structure = parse_structure(recipe.structure)
+    space = make_space(prunable, structure, recipe.exclude)
+    sparsity = recipe.sparsity
+    if sparsity is None:
+        sparsity = 0.0 if isinstance(recipe.allocation, str) else implied_sparsity(recipe.allocation, space)
+    return MaskRule(space, structure, recipe.allocation, recipe.keep_alive), sparsity
