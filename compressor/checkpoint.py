@@ -7,6 +7,7 @@ tensors store no value that a seed can rebuild, and equal input gives equal byte
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -58,6 +59,11 @@ class TensorRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit
     output_axis: int = 0
     seed: SeedRecord | None = None
     alias_of: str | None = None
+
+    def __post_init__(self) -> None:
+        """Make equal records equal bytes: a default is left out only when it is the very object, not an equal one."""
+        for field_name in ("dtype", "role", "parametrisation", "structure"):
+            msgspec.structs.force_setattr(self, field_name, sys.intern(getattr(self, field_name)))
 
 
 class Provenance(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

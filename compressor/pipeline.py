@@ -1,0 +1,189 @@
+"""``prune``: a resolved recipe in, a RUN folder with a sparse checkpoint out.
+
+Guaranteed: the same recipe gives the same checkpoint bytes; a run that was killed goes on where it stopped and ends in
+those bytes too; a folder with another run in it is left alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from ..errors import OutputExistsError, UsageError
+from ..files import canonical_json, sha256_file
+from .checkpoint import SparseCheckpoint
+from .interrupts import deferred_interrupts
+from .methods import find_method
+from .progress import Progress, Silent
+from .recipe import recipe_text
+from .recipe_paths import factory_file, is_onnx
+from .run_folder import SCHEMA, Manifest, RunFolder
+from .settings import PruneRecipe
+
+if TYPE_CHECKING:
+    from ..models.dataset import Dataset
+    from ..models.source import ModelSource, OnnxSource, TorchSource
+
+SNAPSHOT_SECONDS = 30.0
+
+# What is left to do once everything was checked, and what makes it.
+Work = Callable[[], SparseCheckpoint]
+Job = Callable[[RunFolder, int, Progress, float], Work]
+
+
+def prune(
+    recipe: PruneRecipe,
+    run: Path,
+    *,
+    source: ModelSource | None = None,
+    data: Dataset | None = None,
+    force: bool = False,
+    progress: Progress | None = None,
+    snapshot_seconds: float = SNAPSHOT_SECONDS,
+) -> SparseCheckpoint:
+    """Carry out one run, or what is left of it.
+
+    Args:
+        recipe: complete, as ``single_run`` or ``Recipe.prune_recipes`` give it.
+        run: the RUN folder.
+        source: the network, when the caller has it; otherwise ``recipe.model`` says where it comes from.
+        data: the data, when the caller has it; otherwise ``recipe.data`` says.
+        force: begin anew over whatever run the folder holds.
+        progress: told of stages and steps.
+        snapshot_seconds: how much work a kill may cost; the result does not depend on it.
+
+    Returns:
+        the checkpoint, which is also ``run/checkpoint.safetensors``.
+
+    Raises:
+        OutputExistsError: the folder holds another recipe's run.
+        SparsepackError: anything else that the model, the data, the recipe or the disk does not allow.
+        KeyboardInterrupt: the user asked to stop; the same call goes on from there.
+    """
+    folder = RunFolder(run)
+    if not force and (finished := _finished(recipe, folder)) is not None:
+        return finished
+    # Whatever is wrong with model or data shows before the folder is touched.
+    job = _prepare(recipe, source, data)
+    with folder.lock():
+        manifest = None if force else folder.read_manifest()
+        threads = _threads(recipe, manifest)
+        identity = run_identity(msgspec.structs.replace(recipe, threads=threads))
+        if manifest is not None:
+            _check_identity(manifest, identity, run)
+        carry_out = job(folder, threads, progress or Silent(), snapshot_seconds)
+        if manifest is None:
+            manifest = Manifest(SCHEMA, identity, threads)
+            folder.begin(manifest, recipe_text(msgspec.structs.replace(recipe, threads=threads), run))
+        checkpoint = carry_out()
+        checkpoint.save(folder.checkpoint, force=True)
+        folder.complete(manifest)
+    return checkpoint
+
+
+def run_identity(recipe: PruneRecipe) -> str:
+    """Return the SHA-256 that tells this run from others: of the recipe, and of the model files that it names."""
+    named = [factory_file(recipe.model), recipe.model if is_onnx(recipe.model) else None, recipe.weights]
+    files = {name: sha256_file(Path(name)) for name in named if name is not None and Path(name).is_file()}
+    return hashlib.sha256(canonical_json({"recipe": msgspec.to_builtins(recipe), "files": files})).hexdigest()
+
+
+def available_cores() -> int:
+    """Return how many cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _threads(recipe: PruneRecipe, manifest: Manifest | None) -> int:
+    # A run that goes on keeps the number it began with: sums depend on it.
+    return recipe.threads or (manifest.threads if manifest is not None else available_cores())
+
+
+def _check_identity(manifest: Manifest, identity: str, run: Path) -> None:
+    if (manifest.schema, manifest.identity) != (SCHEMA, identity):
+        raise OutputExistsError(
+            f"{run} holds the run of another recipe or model; give --force to replace it, or choose another folder."
+        )
+
+
+def _finished(recipe: PruneRecipe, folder: RunFolder) -> SparseCheckpoint | None:
+    """Return the checkpoint of this very run when it is complete; refuse the folder when it holds another's."""
+    manifest = folder.read_manifest()
+    if manifest is None:
+        return None
+    identity = run_identity(msgspec.structs.replace(recipe, threads=_threads(recipe, manifest)))
+    _check_identity(manifest, identity, folder.path)
+    if not manifest.complete:
+        return None
+    folder.check_complete(manifest)
+    return SparseCheckpoint.load(folder.checkpoint)
+
+
+def _prepare(recipe: PruneRecipe, source: ModelSource | None, data: Dataset | None) -> Job:
+    """Load model and data and check that they fit; what comes back checks the rest, then runs."""
+    # Frameworks are loaded only here, so that a finished run is opened without them.
+    from ..models.source import OnnxSource, load_source
+
+    if is_onnx(recipe.model):
+        onnx = source or load_source(recipe.model)
+        if not isinstance(onnx, OnnxSource):
+            raise UsageError(f"'{recipe.model}' is an ONNX file, and the given source is none.")
+        return _onnx_job(recipe, onnx)
+    from ..models.data import load_data
+
+    if data is None:
+        data = load_data(recipe.data, augment=recipe.train.augment)
+    if source is None:
+        source = load_source(
+            recipe.model,
+            weights=None if recipe.weights is None else Path(recipe.weights),
+            options={} if data is None else data.model_options,
+            inputs=None if data is None else [data.input_spec],
+            allow_import=True,
+        )
+    if isinstance(source, OnnxSource):
+        raise UsageError(f"'{recipe.model}' is no ONNX file, and the given source is one.")
+    if data is not None:
+        data.check_fits(source.record)
+    return _torch_job(recipe, source, data)
+
+
+def _onnx_job(recipe: PruneRecipe, source: OnnxSource) -> Job:
+    from .onnx_pruning import prune_onnx
+
+    def job(folder: RunFolder, threads: int, progress: Progress, snapshot_seconds: float) -> Work:
+        checkpoint = prune_onnx(recipe, source, threads)
+        return lambda: checkpoint
+
+    return job
+
+
+def _torch_job(recipe: PruneRecipe, source: TorchSource, data: Dataset | None) -> Job:
+    from .assemble import assemble
+    from .engine import Engine
+    from .training.devices import deterministic, find_device
+
+    device = find_device(recipe.device, recipe.train.precision)
+    if recipe.fine_tune is not None:
+        find_device(recipe.device, recipe.fine_tune.precision)
+
+    def job(folder: RunFolder, threads: int, progress: Progress, snapshot_seconds: float) -> Work:
+        with deterministic(threads, device):
+            engine = Engine(
+                recipe, find_method(recipe.method), source, data, folder, device, progress, snapshot_seconds
+            )
+
+        def work() -> SparseCheckpoint:
+            with deterministic(threads, device), deferred_interrupts() as interrupts:
+                engine.run(interrupts)
+                return assemble(engine, threads)
+
+        return work
+
+    return job

@@ -1,0 +1,69 @@
+"""What moves the mask, and what the optimiser may touch, while a network trains: one small object that the loop asks.
+
+:class:`Dynamics` itself is dense training: no mask, every parameter trained. The others (static, frozen, gradual,
+RigL, learned scores) override what differs. The loop calls, for every batch,
+
+    backward -> after_backward(step): may change the gradients; False replaces the optimiser's step
+    optimiser step -> after_step(step): may change weights and masks
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+Masks = dict[str, torch.Tensor]
+# Element masks -> FLOPs of one training example (forward and backward) when each weight tensor has that mask.
+FlopCounter = Callable[[Mapping[str, torch.Tensor]], int]
+
+
+def no_cost(masks: Mapping[str, torch.Tensor]) -> int:
+    """Return 0: for callers that do not count operations."""
+    return 0
+
+
+class Dynamics:
+    """Dense training.
+
+    Attributes:
+        module: the network.
+        masks: bool tensors by weight name, True = kept; empty for dense training.
+        flops_per_example: of the step being taken, forward and backward.
+    """
+
+    def __init__(self, module: nn.Module, flops: FlopCounter = no_cost) -> None:
+        self.module = module
+        self.masks: Masks = {}
+        self._count_flops = flops
+        self.flops_per_example = flops({})
+
+    def named_parameters(self) -> list[tuple[str, torch.Tensor]]:
+        """Return what the optimiser trains, in a fixed order."""
+        return [(name, p) for name, p in self.module.named_parameters() if p.requires_grad]
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """Return the optimiser's parameter groups."""
+        return [{"params": [parameter for _, parameter in self.named_parameters()]}]
+
+    def attach(self, optimiser: torch.optim.Optimizer) -> None:
+        """Take the optimiser whose memory must follow the mask, and make the weights obey it."""
+
+    def after_backward(self, step: int) -> bool:
+        """Change the gradients of this step; return whether the optimiser shall use them."""
+        return True
+
+    def after_step(self, step: int) -> None:
+        """Change weights or masks once the optimiser has stepped."""
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """Return what must survive a kill, besides the weights and the optimiser."""
+        return dict(self.masks)
+
+    def restore(self, tensors: Mapping[str, torch.Tensor]) -> None:
+        """Put back what :meth:`tensors` returned; called before :meth:`attach`."""
+
+    def finish(self) -> None:
+        """Leave the network as the checkpoint is to hold it."""

@@ -1,0 +1,68 @@
+"""Freezing: weights outside the mask keep the value they were drawn with; gradients flow through all of them.
+
+The network computes with w = mask * w + (1 - mask) * w_0, so activations and their gradients are those of a dense
+network; only the update is sparse (Wimmer et al. 2020, FreezeNet).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..settings import TrainSettings
+from .dynamics import FlopCounter, Masks, no_cost
+from .static import StaticMask
+
+
+class FrozenPart(StaticMask):
+    """Training on the kept weights, the others untouched at their initial value, bit for bit.
+
+    The optimiser would decay every weight it knows, so the decay of masked tensors is added to their gradients here,
+    before these are masked (L2), or taken from the kept weights alone (AdamW's decoupled decay).
+    """
+
+    def __init__(self, module: nn.Module, masks: Masks, settings: TrainSettings, flops: FlopCounter = no_cost) -> None:
+        super().__init__(module, masks, flops)
+        self._decay = settings.weight_decay
+        self._decoupled = settings.optimiser == "adamw"
+        self._frozen = {name: weight.detach()[~self.masks[name]].clone() for name, weight in self._weights.items()}
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """Return two groups: masked tensors, whose decay is done here, and the rest."""
+        named = self.named_parameters()
+        masked = [parameter for name, parameter in named if name in self.masks]
+        rest = [parameter for name, parameter in named if name not in self.masks]
+        groups: list[dict[str, Any]] = [{"params": masked, "weight_decay": 0.0}, {"params": rest}]
+        return [group for group in groups if group["params"]]
+
+    def attach(self, optimiser: torch.optim.Optimizer) -> None:
+        """Take the optimiser; no weight changes."""
+        self._optimiser = optimiser
+
+    def after_backward(self, step: int) -> bool:
+        """Decay and mask: what reaches the optimiser is zero wherever the mask is."""
+        if self._decay:
+            self._apply_decay()
+        self.mask_gradients()
+        return True
+
+    def _apply_decay(self) -> None:
+        weights, gradients, multipliers = [], [], []
+        for name, weight in self._weights.items():
+            if weight.grad is not None:
+                weights.append(weight.detach())
+                gradients.append(weight.grad)
+                multipliers.append(self._multipliers[name])
+        if self._decoupled and self._optimiser is not None:
+            rate = self._optimiser.param_groups[0]["lr"]
+            torch._foreach_addcmul_(weights, weights, multipliers, value=-rate * self._decay)
+        else:
+            torch._foreach_add_(gradients, weights, alpha=self._decay)
+
+    def finish(self) -> None:
+        """Write the frozen values once more: adding a zero may have turned a negative zero into a positive one."""
+        with torch.no_grad():
+            for name, weight in self._weights.items():
+                weight[~self.masks[name]] = self._frozen[name]

@@ -1,0 +1,82 @@
+"""Gradients for a score: summed over a few training batches, the network left exactly as it was."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import islice
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from ...files import Array
+from ...models.dataset import Dataset
+from ...models.tensors import to_numpy
+
+_DROPOUT = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)
+
+
+def accumulate_gradients(
+    module: nn.Module,
+    data: Dataset,
+    names: Sequence[str],
+    *,
+    batches: int,
+    batch_size: int,
+    mode: str,
+    seed: int,
+    device: torch.device,
+) -> tuple[dict[str, Array], int]:
+    """Return the gradients of the cross-entropy with respect to some weights, with their signs, summed over batches.
+
+    Args:
+        module: the network.
+        data: the first batches of its first training epoch are used.
+        names: the weights.
+        batches: how many batches.
+        batch_size: examples in each.
+        mode: ``train`` lets batch normalisation use the batch's statistics, ``eval`` the running ones. Dropout is off
+            in both (Lee et al. 2019).
+        seed: the run's seed.
+        device: where the network is.
+
+    Returns:
+        the gradients by name (missing where the loss does not reach), and the number of examples they cost.
+    """
+    parameters = dict(module.named_parameters())
+    # A weight that the user's model does not train has no gradient to ask for.
+    names = [name for name in names if parameters[name].requires_grad]
+    wanted = [parameters[name] for name in names]
+    sums: list[torch.Tensor | None] = [None] * len(wanted)
+    examples = 0
+    drawn = data.batches("train", batch_size, seed=seed, epoch=0, shuffle=True, device=device)
+    with _scoring(module, mode):
+        for inputs, labels in islice(drawn, batches):
+            loss = F.cross_entropy(module(inputs), labels)
+            for number, gradient in enumerate(torch.autograd.grad(loss, wanted, allow_unused=True)):
+                if gradient is not None:
+                    earlier = sums[number]
+                    sums[number] = gradient if earlier is None else earlier + gradient
+            examples += len(labels)
+    found = {name: to_numpy(total) for name, total in zip(names, sums, strict=True) if total is not None}
+    return found, examples
+
+
+@contextmanager
+def _scoring(module: nn.Module, mode: str) -> Iterator[None]:
+    """Set the mode, dropout off; afterwards put back each layer's mode and the running statistics."""
+    modes = {layer: layer.training for layer in module.modules()}
+    buffers = {name: buffer.clone() for name, buffer in module.named_buffers()}
+    module.train(mode == "train")
+    for layer in modes:
+        if isinstance(layer, _DROPOUT):
+            layer.eval()
+    try:
+        yield
+    finally:
+        for layer, training in modes.items():
+            layer.training = training
+        with torch.no_grad():
+            for name, buffer in module.named_buffers():
+                buffer.copy_(buffers[name])

@@ -1,0 +1,116 @@
+"""The dynamics by the names that a plan uses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..counter import Counter
+from ..mask import BoolArray
+from ..rule import MaskRule
+from ..settings import TrainSettings
+from .dynamics import Dynamics, Masks
+from .edge_popup import EdgePopup
+from .frozen import FrozenPart
+from .gradual import GradualMask
+from .rigl import RigL
+from .static import StaticMask
+
+
+@dataclass(frozen=True)
+class Context:
+    """What dynamics may need to begin.
+
+    Attributes:
+        module: the network.
+        masks: the present masks, by weight name.
+        rule: how masks are chosen; None for a dense run.
+        sparsity: the run's final one.
+        settings: of the training that begins.
+        total_steps: its length.
+        options: the method's own.
+        seed: the run's.
+        counter: counts operations.
+    """
+
+    module: nn.Module
+    masks: Mapping[str, BoolArray]
+    rule: MaskRule | None
+    sparsity: float
+    settings: TrainSettings
+    total_steps: int
+    options: Mapping[str, Any]
+    seed: int
+    counter: Counter
+
+    @property
+    def chosen(self) -> MaskRule:
+        """The rule; asked for only by dynamics that mask."""
+        if self.rule is None:
+            raise ValueError("a dense run has no rule to mask by")
+        return self.rule
+
+    def torch_masks(self) -> Masks:
+        """Return the masks as fresh tensors."""
+        return {name: torch.from_numpy(mask.copy()) for name, mask in self.masks.items()}
+
+
+def _none(context: Context) -> Dynamics:
+    return Dynamics(context.module, context.counter.masked_step)
+
+
+def _static(context: Context) -> Dynamics:
+    return StaticMask(context.module, context.torch_masks(), context.counter.masked_step)
+
+
+def _frozen(context: Context) -> Dynamics:
+    return FrozenPart(context.module, context.torch_masks(), context.settings, context.counter.frozen_step)
+
+
+def _gradual(context: Context) -> Dynamics:
+    return GradualMask(
+        context.module,
+        context.chosen,
+        context.sparsity,
+        start=round(context.options["gradual_start"] * context.total_steps),
+        # At least one step, or a short training would end before it prunes.
+        end=max(1, round(context.options["gradual_end"] * context.total_steps)),
+        every=context.options["update_interval"],
+        flops=context.counter.masked_step,
+    )
+
+
+def _rigl(context: Context) -> Dynamics:
+    return RigL(
+        context.module,
+        context.torch_masks(),
+        drop_fraction=context.options["drop_fraction"],
+        end=round(context.options["update_end"] * context.total_steps),
+        every=context.options["update_interval"],
+        flops=context.counter.masked_step,
+        exchange_flops=context.counter.dense_gradient_step,
+    )
+
+
+def _selected(context: Context) -> Dynamics:
+    return EdgePopup(
+        context.module,
+        context.chosen,
+        context.sparsity,
+        seed=context.seed,
+        flops=context.counter.dense_gradient_step,
+    )
+
+
+DYNAMICS: dict[str, Callable[[Context], Dynamics]] = {
+    "none": _none,
+    "static": _static,
+    "frozen": _frozen,
+    "gradual": _gradual,
+    "rigl": _rigl,
+    "selected": _selected,
+}

@@ -1,0 +1,185 @@
+"""Sparse checkpoint in, artifact file out; and any artifact opened again.
+
+Every format is one entry of :data:`EXPORTERS`. Files are written atomically, equal checkpoints give equal bytes, and
+what :func:`open_artifact` returns accounts for every byte of the file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..errors import FileFormatError, unknown_name
+
+if TYPE_CHECKING:
+    from ..compressor.checkpoint import SparseCheckpoint
+    from ..models.source import ModelSource
+    from .artifact import Artifact
+
+__all__ = ["EXPORTERS", "Exporter", "export", "needs_source", "open_artifact"]
+
+Write = Callable[["SparseCheckpoint", Path, str, "ModelSource | None", bool], None]
+
+
+@dataclass(frozen=True)
+class Exporter:
+    """One export format.
+
+    Attributes:
+        name: what users type after ``--to``.
+        suffix: of its files.
+        summary: what it is for, in one sentence.
+        values: how values may be stored.
+        needs_source: whether the network itself is needed, not just its tensors.
+        write: checkpoint, path, values, source and force in; a file out.
+    """
+
+    name: str
+    suffix: str
+    summary: str
+    values: tuple[str, ...]
+    needs_source: bool
+    write: Write
+
+
+def _packed(checkpoint: SparseCheckpoint, path: Path, values: str, source: ModelSource | None, force: bool) -> None:
+    from .packed import write_packed
+
+    write_packed(checkpoint, path, values=values, force=force)
+
+
+def _csr(checkpoint: SparseCheckpoint, path: Path, values: str, source: ModelSource | None, force: bool) -> None:
+    from .csr import write_csr
+
+    write_csr(checkpoint, path, values=values, force=force)
+
+
+def _nm(checkpoint: SparseCheckpoint, path: Path, values: str, source: ModelSource | None, force: bool) -> None:
+    from .nm import write_nm
+
+    write_nm(checkpoint, path, values=values, force=force)
+
+
+def _onnx(checkpoint: SparseCheckpoint, path: Path, values: str, source: ModelSource | None, force: bool) -> None:
+    from ..models.source import source_from_record
+    from .onnx_dense import write_onnx_dense
+
+    found = source or source_from_record(checkpoint.metadata.model)
+    write_onnx_dense(checkpoint, path, source=found, values=values, force=force)
+
+
+_BOTH = ("fp32", "fp16")
+EXPORTERS: dict[str, Exporter] = {
+    exporter.name: exporter
+    for exporter in (
+        Exporter(
+            "packed", ".spk", "the smallest lossless file: each tensor in its smallest codec", _BOTH, False, _packed
+        ),
+        Exporter("csr", ".safetensors", "compressed sparse rows that scipy and torch take as is", _BOTH, False, _csr),
+        Exporter("nm", ".safetensors", "N:M weights: kept values and packed in-block places", _BOTH, False, _nm),
+        Exporter("onnx", ".onnx", "an ordinary ONNX graph with dense values, for any runtime", _BOTH, True, _onnx),
+    )
+}
+
+
+def _exporter(format: str) -> Exporter:
+    if format not in EXPORTERS:
+        raise unknown_name("format", format, EXPORTERS)
+    return EXPORTERS[format]
+
+
+def needs_source(format: str) -> bool:
+    """Return whether a format needs the network itself (and so, for a user's factory, ``--model``).
+
+    Raises:
+        UnknownNameError: there is no such format.
+    """
+    return _exporter(format).needs_source
+
+
+def export(
+    checkpoint: SparseCheckpoint,
+    format: str,
+    path: Path,
+    *,
+    values: str = "fp32",
+    source: ModelSource | None = None,
+    force: bool = False,
+) -> Artifact:
+    """Write a checkpoint as an artifact and open it.
+
+    Args:
+        checkpoint: the pruned network.
+        format: a key of :data:`EXPORTERS`.
+        path: where to; written atomically.
+        values: ``fp32`` (lossless) or ``fp16`` (rounded to half precision).
+        source: the network, for formats that need it; found from the checkpoint's record when it is not given.
+        force: whether an existing file may be replaced.
+
+    Raises:
+        UnknownNameError: no such format or value type.
+        OutputExistsError: the file exists and ``force`` is false.
+        UnsupportedError: the format cannot hold this checkpoint, with the reason.
+        ModelError: the checkpoint does not fit the network.
+    """
+    exporter = _exporter(format)
+    if values not in exporter.values:
+        raise unknown_name(f"value type for '{format}'", values, exporter.values)
+    exporter.write(checkpoint, path, values, source, force)
+    return open_artifact(path)
+
+
+def open_artifact(path: Path) -> Artifact:
+    """Open a file of any format, recognised by its content; the name does not matter.
+
+    Raises:
+        FileFormatError: it is no artifact, or it is truncated, corrupt, or from a later release.
+    """
+    try:
+        with path.open("rb") as stream:
+            beginning = stream.read(9)
+    except OSError as error:
+        raise FileFormatError(f"cannot read {path}: {error.strerror or error}.") from error
+    # A safetensors file is a length of 8 bytes and a JSON object; a protobuf message cannot have its fields that way.
+    if beginning[8:] == b"{":
+        return _open_container(path)
+    from .onnx_artifact import OnnxArtifact
+
+    try:
+        return OnnxArtifact(path)
+    except FileFormatError as error:
+        # ONNX's first field: the file is one, and damaged. Ours begins with an entry that its reader knows.
+        if beginning[:1] in (b"\x08", b"\x72"):
+            raise
+        raise FileFormatError(
+            f"{path} is no artifact: neither a sparsepack file ({', '.join(n for n in EXPORTERS if n != 'onnx')}) nor "
+            f"an ONNX model ({error})"
+        ) from error
+
+
+def _open_container(path: Path) -> Artifact:
+    from ..compressor.checkpoint import FORMAT as CHECKPOINT
+    from ..files import TensorFile
+    from .container import PREFIX
+    from .csr import CsrArtifact
+    from .nm import NmArtifact
+    from .packed import PackedArtifact
+
+    readers: dict[str, Callable[[TensorFile], Artifact]] = {
+        "packed": PackedArtifact,
+        "csr": CsrArtifact,
+        "nm": NmArtifact,
+    }
+    file = TensorFile(path)
+    found = file.metadata.get("format") if isinstance(file.metadata, dict) else None
+    if found == CHECKPOINT:
+        raise FileFormatError(f"{path} is a checkpoint, no artifact; 'compress export' makes one of it.")
+    for name, reader in readers.items():
+        if found == PREFIX + name:
+            return reader(file)
+    raise FileFormatError(
+        f"{path} is a safetensors file, but none of ours: its metadata names the format {found!r}; expected one of "
+        f"{', '.join(readers)}."
+    )

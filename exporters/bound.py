@@ -1,0 +1,105 @@
+"""The order-0 entropy bound: the fewest bytes that a code without memory could spend on what a tensor stores.
+
+    positions   element: size * H(kept / size); N:M: log2 C(M, N) a block; channel: units * H(kept units / units),
+                where H(p) = -p log2 p - (1 - p) log2 (1 - p); nothing for a tensor that is kept whole
+    values      floats: empirical entropy of sign and exponent together, plus the raw mantissa bits;
+                other types: empirical entropy of the values
+    seeded      nothing: neither a seeded value nor a frozen rest is stored
+
+Fewer bytes are possible where order helps (values that repeat, mantissas that lean to one side); a file may end up
+below the bound, and says so.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+import numpy as np
+import numpy.typing as npt
+
+from ..compressor.checkpoint import SparseTensor
+from ..compressor.mask import BoolArray
+from ..compressor.structure import NofM, parse_structure, to_blocks
+from ..errors import UsageError
+from ..files import Array
+from .codecs.floats import FLOATS
+from .parts import drawn, part_of
+
+
+def entropy_bits(counts: npt.ArrayLike) -> float:
+    """Return the bits of an ideal order-0 code for symbols with these counts: sum of count * log2(total / count)."""
+    present = np.asarray(counts, np.float64)
+    present = present[present > 0]
+    return float((present * np.log2(present.sum() / present)).sum()) if present.size else 0.0
+
+
+def position_bits(mask: BoolArray, structure: str = "element", output_axis: int = 0) -> float:
+    """Return the bound of a mask, in bits.
+
+    Args:
+        mask: bool, in the dense shape.
+        structure: what it was selected as; a mask that does not have this structure is bounded as ``element``.
+        output_axis: the axis of the output units.
+    """
+    if mask.size == 0:
+        return 0.0
+    shape = mask.shape or (1,)
+    units = np.moveaxis(mask.reshape(shape), output_axis, 0).reshape(shape[output_axis], -1)
+    if structure == "channel" and (units == units[:, :1]).all():
+        kept = int(np.count_nonzero(units[:, 0]))
+        return entropy_bits([kept, units.shape[0] - kept])
+    blocks = _blocks(structure)
+    if blocks is not None and units.shape[1] % blocks.m == 0:
+        rows = to_blocks(mask.reshape(shape), output_axis, blocks.m)
+        if (np.count_nonzero(rows, axis=1) == blocks.n).all():
+            return float(rows.shape[0]) * math.log2(math.comb(blocks.m, blocks.n))
+    kept = int(np.count_nonzero(mask))
+    return entropy_bits([kept, mask.size - kept])
+
+
+def value_bits(values: Array) -> float:
+    """Return the bound of stored values, in bits; any shape, any dtype."""
+    if values.size == 0:
+        return 0.0
+    flat = np.ascontiguousarray(values).reshape(-1)
+    words = flat.view(f"<u{flat.dtype.itemsize}")
+    layout = FLOATS.get(flat.dtype.name)
+    if layout is None:
+        return entropy_bits(np.unique(words, return_counts=True)[1])
+    return (
+        entropy_bits(np.bincount((words >> words.dtype.type(layout.mantissa)).astype(np.int64)))
+        + layout.mantissa * flat.size
+    )
+
+
+def part_bound(mask: BoolArray | None, values: Array | None, structure: str = "element", output_axis: int = 0) -> float:
+    """Return the bound of a stored mask (None: no positions) and values (None: a seed draws them), in bytes."""
+    bits = 0.0 if mask is None else position_bits(mask, structure, output_axis)
+    return (bits + (0.0 if values is None else value_bits(values))) / 8
+
+
+def tensor_bound(tensor: SparseTensor, values: str = "fp32") -> float:
+    """Return the bound of one checkpoint tensor, in bytes; an alias stores nothing.
+
+    Args:
+        tensor: the tensor.
+        values: ``fp32`` or ``fp16``: how its values would be stored.
+    """
+    part = part_of(tensor, values)
+    if drawn(part):
+        return 0.0
+    return part_bound(part.mask, part.values, part.entry.structure, part.entry.output_axis)
+
+
+def total_bound(tensors: Iterable[SparseTensor], values: str = "fp32") -> float:
+    """Return the bound of all tensors together, in bytes."""
+    return sum(tensor_bound(tensor, values) for tensor in tensors)
+
+
+def _blocks(structure: str) -> NofM | None:
+    try:
+        parsed = parse_structure(structure)
+    except UsageError:
+        return None
+    return parsed if isinstance(parsed, NofM) else None

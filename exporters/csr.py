@@ -1,0 +1,164 @@
+"""``csr``: compressed sparse rows that scipy and torch take as they are.
+
+A masked tensor is a matrix with one row an output unit: [O, I] as it is, a convolution's [O, I, kH, kW] as
+(O, I*kH*kW), an ONNX MatMul's [K, N] (output axis 1) transposed to (N, K). Its arrays are ``<name>.crow_indices``
+(int32, rows + 1), ``<name>.col_indices`` (int32, rising within a row) and ``<name>.values``; a selected tensor has no
+values, its seed draws them. A tensor without a mask stands under its own name. Frozen weights come from the seed too.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from ..compressor.checkpoint import SparseCheckpoint
+from ..compressor.mask import BoolArray
+from ..errors import FileFormatError, UnsupportedError
+from ..files import Array, TensorFile
+from .arrays import ArraysArtifact, ArraySpec, write_arrays
+from .container import StoredTensor
+from .manifest import TensorEntry
+from .parts import Part
+
+FORMAT = "csr"
+VERSION = 1
+_LARGEST = 2**31 - 1
+
+
+class CsrMatrix(NamedTuple):
+    """One tensor as CSR arrays: ``scipy.sparse.csr_matrix((values, col_indices, crow_indices), shape)``."""
+
+    crow_indices: Array
+    col_indices: Array
+    values: Array
+    shape: tuple[int, int]
+
+
+def matrix_shape(shape: tuple[int, ...], output_axis: int) -> tuple[int, int]:
+    """Return rows (output units) and columns of the matrix that a tensor of ``shape`` is stored as."""
+    if not shape:
+        return 1, 1
+    return shape[output_axis], math.prod(extent for axis, extent in enumerate(shape) if axis != output_axis)
+
+
+def write_csr(checkpoint: SparseCheckpoint, path: Path, *, values: str = "fp32", force: bool = False) -> None:
+    """Write a checkpoint as ``csr``.
+
+    Args:
+        checkpoint: any checkpoint.
+        path: where to.
+        values: ``fp32`` or ``fp16``.
+        force: whether an existing file may be replaced.
+
+    Raises:
+        OutputExistsError: the file exists and ``force`` is false.
+        UnsupportedError: a tensor is too large for 32-bit indices, or a value for half precision.
+    """
+    write_arrays(checkpoint, path, format=FORMAT, version=VERSION, arrays_of=_arrays, values=values, force=force)
+
+
+def _arrays(part: Part) -> dict[str, Array]:
+    name, shape = part.entry.name, part.entry.shape
+    if part.mask is None:
+        if part.values is None:
+            raise UnsupportedError(f"tensor '{name}' has neither mask nor values.")
+        return {name: part.values.reshape(shape)}
+    rows, columns = matrix_shape(shape, part.entry.output_axis)
+    if max(columns, part.entry.kept_count) > _LARGEST:
+        raise UnsupportedError(f"tensor '{name}' of shape {shape} is too large for 32-bit indices; use 'packed'.")
+    matrix = _as_matrix(part.mask, part.entry)
+    crow = np.zeros(rows + 1, np.int32)
+    np.cumsum(np.count_nonzero(matrix, axis=1), out=crow[1:])
+    col = np.nonzero(matrix)[1].astype(np.int32)
+    arrays: dict[str, Array] = {f"{name}.crow_indices": crow, f"{name}.col_indices": col}
+    if part.values is not None:
+        arrays[f"{name}.values"] = reorder(part.values, part.mask, matrix, part.entry)
+    return arrays
+
+
+def _as_matrix(array: Array, entry: TensorEntry) -> Array:
+    moved = np.moveaxis(array, entry.output_axis, 0) if array.ndim else array
+    return moved.reshape(matrix_shape(entry.shape, entry.output_axis))
+
+
+def _from_matrix(matrix: Array, entry: TensorEntry) -> Array:
+    if not entry.shape:
+        return matrix.reshape(())
+    rest = [extent for axis, extent in enumerate(entry.shape) if axis != entry.output_axis]
+    moved = matrix.reshape([entry.shape[entry.output_axis], *rest])
+    return np.ascontiguousarray(np.moveaxis(moved, 0, entry.output_axis))
+
+
+def reorder(values: Array, mask: BoolArray, matrix: BoolArray, entry: TensorEntry) -> Array:
+    """Return kept values, given in the tensor's row-major order, in the matrix's; see :func:`_as_matrix`."""
+    if entry.output_axis == 0:
+        return values
+    dense = np.empty(mask.shape, values.dtype)
+    dense[mask] = values
+    ordered: Array = _as_matrix(dense, entry)[matrix]
+    return ordered
+
+
+class CsrArtifact(ArraysArtifact):
+    """An opened ``csr`` file."""
+
+    def __init__(self, file: TensorFile) -> None:
+        super().__init__(file, FORMAT, VERSION)
+
+    def spec(self, entry: TensorEntry) -> ArraySpec:
+        """Return the arrays of a tensor; see :meth:`.arrays.ArraysArtifact.spec`."""
+        if not entry.masked:
+            return {entry.name: (entry.stored_dtype, entry.shape)}
+        rows, _ = matrix_shape(entry.shape, entry.output_axis)
+        spec: ArraySpec = {
+            f"{entry.name}.crow_indices": ("int32", (rows + 1,)),
+            f"{entry.name}.col_indices": ("int32", (entry.kept_count,)),
+        }
+        if entry.parametrisation != "selected":
+            spec[f"{entry.name}.values"] = (entry.stored_dtype, (entry.kept_count,))
+        return spec
+
+    def csr(self, name: str) -> CsrMatrix:
+        """Return a masked tensor's matrix, checked; values in the tensor's own dtype, a selected tensor's drawn.
+
+        Raises:
+            FileFormatError: the tensor has no mask, or its arrays are malformed.
+        """
+        entry = self._entry(self._entry(name).alias_of or name)
+        if not entry.masked:
+            raise FileFormatError(f"{self.path}: tensor '{name}' has no mask; it is stored whole, under its own name.")
+        dense = self.tensor(entry.name)
+        mask = self.read(entry).mask
+        crow, col = (self.file.read(f"{entry.name}.{part}_indices") for part in ("crow", "col"))
+        values = _as_matrix(dense, entry)[_as_matrix(np.asarray(mask), entry)]
+        return CsrMatrix(crow, col, values, matrix_shape(entry.shape, entry.output_axis))
+
+    def read(self, entry: TensorEntry) -> StoredTensor:
+        """Return mask and values; see :meth:`.container.ContainerArtifact.read`."""
+        if not entry.masked:
+            return StoredTensor(None, self.file.read(entry.name).reshape(-1), "dense")
+        rows, columns = matrix_shape(entry.shape, entry.output_axis)
+        crow = self.file.read(f"{entry.name}.crow_indices").astype(np.int64)
+        col = self.file.read(f"{entry.name}.col_indices").astype(np.int64)
+        counts = np.diff(crow)
+        if crow[0] != 0 or crow[-1] != col.size or (counts < 0).any():
+            raise FileFormatError("its row pointers do not rise from 0 to the number of kept weights.")
+        if col.size and (int(col.min()) < 0 or int(col.max()) >= columns):
+            raise FileFormatError(f"a column index is outside 0 to {columns - 1}.")
+        flat = np.repeat(np.arange(rows, dtype=np.int64), counts) * columns + col
+        if (np.diff(flat) <= 0).any():
+            raise FileFormatError("column indices do not rise within a row.")
+        matrix = np.zeros((rows, columns), np.bool_)
+        matrix.reshape(-1)[flat] = True
+        mask: BoolArray = _from_matrix(matrix, entry)
+        if entry.parametrisation == "selected":
+            return StoredTensor(mask, None, "csr + seeded")
+        values = self.file.read(f"{entry.name}.values")
+        if entry.output_axis != 0:
+            dense = np.empty(matrix.shape, values.dtype)
+            dense[matrix] = values
+            values = _from_matrix(dense, entry)[mask]
+        return StoredTensor(mask, values, "csr")

@@ -1,0 +1,300 @@
+"""The manifest: what every artifact of ours says about itself, the same in all four formats.
+
+It names the network and lists its tensors in state_dict order. What can be derived is not written: seed records stand
+once per file with exceptions per tensor, and a bound that follows from the tensor's shape is left out.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from ..compressor.checkpoint import PARAMETRISATIONS, CheckpointMetadata, TensorRecord, TrainingCost
+from ..compressor.structure import parse_structure
+from ..errors import FileFormatError, UsageError
+from ..files import canonical_json, numpy_dtype
+from ..models.seeding.rebuild import check_record
+from ..models.seeding.record import SeedRecord
+from ..models.source import ModelRecord
+from .seeds import SeedException, Seeding, common_seeding, exceptions, with_exceptions
+
+# A reader refuses a file that claims more dense bytes than this: 64 MiB and 65,536 for each byte of the file. The
+# emptiest network that the codecs can write stays below it, and a few forged bytes cannot ask for petabytes.
+FREE_BYTES = 2**26
+_BYTES_PER_BYTE = 2**16
+_RECIPE_DIGITS = 16
+# As many as numpy had for decades.
+_MAX_AXES = 32
+
+
+class TensorEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """One tensor of an artifact.
+
+    Attributes:
+        name: its state_dict (or ONNX initializer) name.
+        shape: its dense shape.
+        dtype: its dense dtype, the one that it decodes to.
+        role: ``prunable``, ``parameter`` or ``buffer``.
+        parametrisation: ``identity``, ``frozen`` or ``selected``; the last two need a mask and a seed. Left out of the
+            file where it is ``identity`` without a mask, or the seeding's with one.
+        masked: whether the file says which weights are kept.
+        kept: how many are kept; all when it is missing. A tensor that is frozen at values that no seed rebuilds is
+            stored whole: it has ``kept``, but is not ``masked``.
+        structure: what the mask was selected as.
+        output_axis: the axis of the output units.
+        alias_of: the tensor that this one shares its storage with.
+        stored: the dtype of the stored values, where it is not ``dtype``.
+        seed: exceptions to the file's seeding, None for a tensor without a seed. Left out of the file where a
+            parametrisation that needs a seed has no exceptions.
+        sha256: of the decoded dense tensor, hexadecimal; ``packed`` keeps its beginning in a table of bytes instead.
+        positions: ``packed`` only: codec and bytes of the positions.
+        values: ``packed`` only: codec and bytes of the values.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str = "float32"
+    role: str = "parameter"
+    parametrisation: str = ""
+    masked: bool = False
+    kept: int | None = None
+    structure: str = "element"
+    output_axis: int = 0
+    alias_of: str | None = None
+    stored: str | None = None
+    seed: SeedException | None = None
+    sha256: str = ""
+    positions: tuple[str, int] | None = None
+    values: tuple[str, int] | None = None
+
+    def __post_init__(self) -> None:
+        """Make equal entries equal bytes: a default is left out only when it is the very object, not an equal one."""
+        for field in ("dtype", "role", "parametrisation", "structure"):
+            msgspec.structs.force_setattr(self, field, sys.intern(getattr(self, field)))
+
+    @property
+    def size(self) -> int:
+        """The number of weights, kept or not."""
+        return math.prod(self.shape)
+
+    @property
+    def kept_count(self) -> int:
+        """The number of kept weights."""
+        return self.size if self.kept is None else self.kept
+
+    @property
+    def stored_dtype(self) -> str:
+        """The dtype of the values in the file."""
+        return self.stored or self.dtype
+
+
+class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """What an artifact says about itself.
+
+    Attributes:
+        model: the model source, as the checkpoint recorded it.
+        tensors: in state_dict order.
+        recipe: the first 16 hexadecimal digits of the SHA-256 of the resolved recipe.
+        values: ``fp32`` (lossless) or ``fp16``.
+        max_abs_error: the largest difference that rounding made to any weight; None for lossless values.
+        seeding: common part of the seed records; None when nothing is seeded.
+        chain: the network as a list of layers, in formats that a framework-free runtime reads.
+        training: counted cost of the checkpoint.
+    """
+
+    model: ModelRecord
+    tensors: list[TensorEntry]
+    recipe: str = ""
+    values: str = "fp32"
+    max_abs_error: float | None = None
+    seeding: Seeding | None = None
+    chain: list[dict[str, Any]] | None = None
+    training: TrainingCost | None = None
+
+    def __post_init__(self) -> None:
+        """As :meth:`TensorEntry.__post_init__`."""
+        msgspec.structs.force_setattr(self, "values", sys.intern(self.values))
+
+    def record(self, entry: TensorEntry) -> TensorRecord:
+        """Return ``entry`` as the checkpoint's record of the same tensor."""
+        return TensorRecord(
+            name=entry.name,
+            shape=entry.shape,
+            dtype=entry.dtype,
+            sha256=entry.sha256,
+            role=entry.role,
+            parametrisation=entry.parametrisation,
+            masked=entry.masked,
+            structure=entry.structure,
+            output_axis=entry.output_axis,
+            seed=self.seed_of(entry),
+            alias_of=entry.alias_of,
+        )
+
+    def seed_of(self, entry: TensorEntry) -> SeedRecord | None:
+        """Return the seed record that the file implies for ``entry``."""
+        if entry.seed is None:
+            return None
+        if self.seeding is None:
+            raise FileFormatError(f"tensor '{entry.name}' has a seed, but the file names no generator.")
+        return with_exceptions(self.seeding, entry.name, entry.shape, entry.output_axis, entry.seed)
+
+    def check(self, path: Path, file_bytes: int) -> None:
+        """Refuse a manifest that contradicts itself or promises more than its file can hold.
+
+        Raises:
+            FileFormatError: naming the tensor.
+        """
+        known: dict[str, TensorEntry] = {}
+        dense_bytes = 0
+        for entry in self.tensors:
+            if entry.name in known:
+                raise FileFormatError(f"{path}: tensor '{entry.name}' is listed twice.")
+            known[entry.name] = entry
+            _check_entry(path, entry)
+            seed = self.seed_of(entry)
+            if seed is not None:
+                check_record(seed)
+            dense_bytes += 0 if entry.alias_of else entry.size * numpy_dtype(entry.dtype).itemsize
+        if dense_bytes > plausible_bytes(file_bytes):
+            raise FileFormatError(
+                f"{path}: {file_bytes} bytes cannot hold the {dense_bytes} bytes of tensors it lists."
+            )
+        for entry in self.tensors:
+            if entry.alias_of is None:
+                continue
+            target = known.get(entry.alias_of)
+            if target is None or target.alias_of is not None or _dense(target) != _dense(entry):
+                raise FileFormatError(
+                    f"{path}: tensor '{entry.name}' is an alias of '{entry.alias_of}', which is not there."
+                )
+
+
+def plausible_bytes(file_bytes: int) -> int:
+    """Return the most dense bytes that a file of this size may claim."""
+    return FREE_BYTES + _BYTES_PER_BYTE * file_bytes
+
+
+def read_manifest(path: Path, content: Any, file_bytes: int) -> Manifest:
+    """Return a checked manifest from decoded JSON, or from JSON bytes.
+
+    Raises:
+        FileFormatError: it does not fit the schema, contradicts itself or promises too much.
+    """
+    try:
+        if isinstance(content, bytes):
+            manifest = msgspec.json.decode(content, type=Manifest)
+        else:
+            manifest = msgspec.convert(content, Manifest)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise FileFormatError(f"{path}: its manifest is malformed: {error}.") from error
+    entries = [_expanded(manifest.seeding, entry) for entry in manifest.tensors]
+    manifest = msgspec.structs.replace(manifest, tensors=entries)
+    manifest.check(path, file_bytes)
+    return manifest
+
+
+def manifest_json(manifest: Manifest) -> bytes:
+    """Return the manifest as canonical JSON, without what :func:`read_manifest` derives."""
+    entries = [_shortened(manifest.seeding, entry) for entry in manifest.tensors]
+    content = msgspec.to_builtins(msgspec.structs.replace(manifest, tensors=entries))
+    # The model record spells its defaults out; most networks have nothing else there.
+    model = content["model"]
+    for field in ("options", "adaptations", "sha256"):
+        if not model[field]:
+            del model[field]
+    return canonical_json(content)
+
+
+def describe(
+    metadata: CheckpointMetadata,
+    tensors: Sequence[tuple[TensorEntry, SeedRecord | None]],
+    *,
+    values: str,
+    max_abs_error: float | None,
+    chain: bool,
+) -> Manifest:
+    """Build the manifest of an artifact.
+
+    Args:
+        metadata: the checkpoint's.
+        tensors: every entry, without its seed, and the seed record that it needs.
+        values: ``fp32`` or ``fp16``.
+        max_abs_error: of rounding.
+        chain: whether the format carries the chain of layers.
+    """
+    seeding = common_seeding((seed, entry.parametrisation) for entry, seed in tensors if seed is not None)
+    entries = [
+        msgspec.structs.replace(e, seed=exceptions(seeding, e.name, e.shape, e.output_axis, seed))
+        if seeding and seed
+        else e
+        for e, seed in tensors
+    ]
+    return Manifest(
+        model=metadata.model,
+        tensors=entries,
+        recipe=hashlib.sha256(canonical_json(metadata.recipe)).hexdigest()[:_RECIPE_DIGITS],
+        values=values,
+        max_abs_error=max_abs_error,
+        seeding=seeding,
+        chain=metadata.chain if chain else None,
+        training=metadata.training,
+    )
+
+
+def _implied_parametrisation(seeding: Seeding | None, entry: TensorEntry) -> str:
+    return seeding.parametrisation if seeding is not None and entry.masked else "identity"
+
+
+def _shortened(seeding: Seeding | None, entry: TensorEntry) -> TensorEntry:
+    seed = entry.seed
+    if entry.parametrisation != "identity" and seed == SeedException():
+        seed = None
+    text = "" if entry.parametrisation == _implied_parametrisation(seeding, entry) else entry.parametrisation
+    return msgspec.structs.replace(entry, parametrisation=text, seed=seed)
+
+
+def _expanded(seeding: Seeding | None, entry: TensorEntry) -> TensorEntry:
+    text = entry.parametrisation or _implied_parametrisation(seeding, entry)
+    seed = SeedException() if text != "identity" and entry.seed is None else entry.seed
+    return msgspec.structs.replace(entry, parametrisation=text, seed=seed)
+
+
+def _dense(entry: TensorEntry) -> tuple[tuple[int, ...], str]:
+    return entry.shape, entry.dtype
+
+
+def _is_structure(text: str) -> bool:
+    try:
+        parse_structure(text)
+    except UsageError:
+        return False
+    return True
+
+
+def _check_entry(path: Path, entry: TensorEntry) -> None:
+    numpy_dtype(entry.stored_dtype)
+    itemsize = numpy_dtype(entry.dtype).itemsize
+    problem = None
+    extents = [extent for extent in entry.shape if extent]
+    # A zero extent must not hide others that no array can have.
+    if len(entry.shape) > _MAX_AXES or min(extents, default=1) < 0 or math.prod(extents) * itemsize >= 2**63:
+        problem = f"has the impossible shape {entry.shape}"
+    elif not 0 <= entry.output_axis < max(1, len(entry.shape)):
+        problem = f"has no axis {entry.output_axis}"
+    elif not _is_structure(entry.structure):
+        problem = f"has the unknown structure '{entry.structure}'"
+    elif entry.parametrisation not in PARAMETRISATIONS:
+        problem = f"has the unknown parametrisation '{entry.parametrisation}'"
+    elif entry.parametrisation != "identity" and not entry.masked:
+        problem = f"is '{entry.parametrisation}' but has no mask"
+    elif not 0 <= entry.kept_count <= entry.size or (entry.masked and entry.kept is None):
+        problem = f"keeps {entry.kept} of {entry.size} weights"
+    if problem:
+        raise FileFormatError(f"{path}: tensor '{entry.name}' {problem}.")

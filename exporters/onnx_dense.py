@@ -1,0 +1,171 @@
+"""``onnx``: dense values in an ordinary graph, the baseline that every runtime loads.
+
+From a torch source: the module is lowered with the checkpoint's weights in it, and the file begins with our manifest
+(:mod:`.onnx_seal`). From an ONNX source: a copy of the
+original with the pruned initializers' bytes replaced, and nothing else changed. ``fp16`` stores weights in half
+precision behind Cast nodes, which runtimes fold away while they load; inputs and arithmetic stay float32.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from ..compressor.checkpoint import SparseCheckpoint
+from ..errors import ModelError, UnsupportedError
+from ..files import Array, atomic_path, canonical_json, refuse_existing, sha256_array
+from .manifest import Manifest, TensorEntry, describe, manifest_json
+from .onnx_seal import KEY, seal
+from .parts import check_values, half, rounds
+
+if TYPE_CHECKING:
+    import onnx
+
+    from ..models.source import ModelSource, TorchSource
+
+FORMAT = "onnx"
+VERSION = 1
+_CAST = ":float32"
+
+
+def write_onnx_dense(
+    checkpoint: SparseCheckpoint, path: Path, *, source: ModelSource, values: str = "fp32", force: bool = False
+) -> None:
+    """Write a checkpoint as an ONNX model with dense values; frozen and selected weights are materialised.
+
+    Args:
+        checkpoint: any checkpoint.
+        path: where to; a model above 2 GB has a ``.data`` file beside it.
+        source: the network that the checkpoint was made from.
+        values: ``fp32`` or ``fp16``.
+        force: whether existing files may be replaced.
+
+    Raises:
+        OutputExistsError: a file exists and ``force`` is false.
+        ModelError: the checkpoint's tensors do not fit the network, or it cannot be traced.
+        UnsupportedError: an operator without ONNX counterpart, or a value too large for half precision.
+    """
+    from ..models.source import OnnxSource
+
+    check_values(values)
+    refuse_existing(path, force)
+    state = checkpoint.dense_state()
+    if isinstance(source, OnnxSource):
+        if values != "fp32":
+            raise UnsupportedError(
+                "an ONNX model is pruned in place, only its weights' values change; --values fp16 would change its "
+                "graph. Export to 'packed' or 'csr', or with --values fp32."
+            )
+        source.write(path, state, force=force)
+        return
+    model = _lower(source, state)
+    entries, error = _store(model, checkpoint, state, values)
+    described = [(entry, None) for entry in entries]
+    lossy = None if values == "fp32" else error
+    manifest = describe(checkpoint.metadata, described, values=values, max_abs_error=lossy, chain=False)
+    _write(model, manifest, path, force)
+
+
+def _lower(source: TorchSource, state: dict[str, Array]) -> onnx.ModelProto:
+    from ..models.graph.lowering import to_onnx
+    from ..models.tensors import to_torch
+
+    module = source.build()
+    try:
+        module.load_state_dict({name: to_torch(array) for name, array in state.items()})
+    except RuntimeError as error:
+        raise ModelError(f"the checkpoint does not fit the model '{source.record.text}': {error}") from error
+    return to_onnx(module.eval(), source.example_inputs(2), source.record.inputs)
+
+
+def _store(
+    model: onnx.ModelProto, checkpoint: SparseCheckpoint, state: dict[str, Array], values: str
+) -> tuple[list[TensorEntry], float]:
+    """Describe the initializers that are the checkpoint's tensors, rounding them in place for ``fp16``."""
+    from onnx import numpy_helper
+
+    initializers = {tensor.name: tensor for tensor in model.graph.initializer}
+    entries, halved = [], {}
+    worst = 0.0
+    for name, tensor in checkpoint.tensors.items():
+        record = tensor.record
+        if record.alias_of is not None or name not in initializers:
+            continue
+        stored = numpy_helper.to_array(initializers[name])
+        if sha256_array(stored) != record.sha256 or stored.shape != record.shape or stored.dtype.name != record.dtype:
+            continue
+        entry = TensorEntry(
+            name=name,
+            shape=record.shape,
+            dtype=record.dtype,
+            role=record.role,
+            parametrisation="identity",
+            kept=tensor.kept if record.masked else None,
+            structure=record.structure,
+            output_axis=record.output_axis,
+            sha256=record.sha256,
+        )
+        if values == "fp16" and rounds(record.role, record.dtype) and not _leaves(model.graph, name):
+            halved[name], error = half(name, state[name])
+            worst = max(worst, error)
+            digest = sha256_array(halved[name].astype(stored.dtype))
+            entry = msgspec.structs.replace(entry, stored="float16", sha256=digest)
+        entries.append(entry)
+    if halved:
+        _cast(model.graph, halved)
+    return entries, worst
+
+
+def _leaves(graph: onnx.GraphProto, name: str) -> bool:
+    return any(value.name == name for value in graph.output)
+
+
+def _cast(graph: onnx.GraphProto, halved: dict[str, Array]) -> None:
+    """Replace initializers by half-precision ones, each read through a Cast back to its own type."""
+    import onnx
+    from onnx import helper, numpy_helper
+
+    nodes = []
+    for tensor in graph.initializer:
+        if tensor.name in halved:
+            cast = helper.make_node("Cast", [tensor.name], [tensor.name + _CAST], to=tensor.data_type)
+            cast.name = tensor.name + _CAST
+            nodes.append(cast)
+            tensor.CopyFrom(numpy_helper.from_array(halved[tensor.name], tensor.name))
+    _rename_inputs(graph, {name: name + _CAST for name in halved})
+    nodes += [onnx.NodeProto.FromString(node.SerializeToString()) for node in graph.node]
+    del graph.node[:]
+    graph.node.extend(nodes)
+
+
+def _rename_inputs(graph: onnx.GraphProto, names: dict[str, str]) -> None:
+    """Rename what nodes read, in ``graph`` and in the bodies of its control flow, which see the names outside them."""
+    for node in graph.node:
+        for position, name in enumerate(node.input):
+            if name in names:
+                node.input[position] = names[name]
+        for attribute in node.attribute:
+            for body in (attribute.g, *attribute.graphs) if attribute.HasField("g") else attribute.graphs:
+                own = {tensor.name for tensor in body.initializer} | {
+                    out for inner in body.node for out in inner.output
+                }
+                own |= {value.name for value in body.input}
+                _rename_inputs(body, {name: new for name, new in names.items() if name not in own})
+
+
+def _write(model: onnx.ModelProto, manifest: Manifest, path: Path, force: bool) -> None:
+    from ..models.graph.lowering import SINGLE_FILE_BYTES, write_onnx
+
+    metadata = {"format": KEY.decode(), "version": VERSION, "manifest": msgspec.json.decode(manifest_json(manifest))}
+    content = canonical_json(metadata)
+    # Asking protobuf for the size of a message beyond its limit is an error by itself.
+    if sum(len(tensor.raw_data) for tensor in model.graph.initializer) < SINGLE_FILE_BYTES:
+        body = model.SerializeToString(deterministic=True)
+    else:
+        write_onnx(model, path, force=force)
+        body = path.read_bytes()
+    with atomic_path(path) as temporary, temporary.open("wb") as stream:
+        stream.write(seal(content, body))
+        stream.write(body)

@@ -1,0 +1,91 @@
+"""Our entry in an ONNX file: what the file says about itself, and a hash of everything in it.
+
+The entry is the first field of the file, a ``metadata_props`` entry with the key ``sparsepack.onnx`` whose value is a
+SHA-256 (64 hexadecimal digits) and JSON; the hash covers the JSON and every byte behind the entry. Protobuf allows
+fields in any order, so ONNX tools read the model as ever; standing first, the entry notices a file cut at any byte. A
+tool that writes the model again moves the entry, and the file counts as that tool's.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+from ..errors import FileFormatError, HashMismatchError
+
+KEY = b"sparsepack.onnx"
+# ModelProto.metadata_props (field 14), and key and value inside an entry, all length-delimited.
+_ENTRY, _KEY, _VALUE = 0x72, 0x0A, 0x12
+_DIGEST = 64
+_CHUNK = 1 << 20
+
+
+def seal(content: bytes, body: bytes) -> bytes:
+    """Return the entry that goes before a serialised model.
+
+    Args:
+        content: canonical JSON that begins with the format's name, ``{"format":"sparsepack.onnx",...``.
+        body: the model, without an entry of ours.
+    """
+    digest = hashlib.sha256(content)
+    digest.update(body)
+    return _entry(digest.hexdigest().encode() + content)
+
+
+def read_seal(path: Path) -> bytes | None:
+    """Return the JSON after comparing the hash; None when the file has no entry of ours in front.
+
+    Raises:
+        HashMismatchError: the file was changed since it was written.
+        FileFormatError: the entry itself is damaged.
+    """
+    with path.open("rb") as stream:
+        head = stream.read(160)
+        # Key and JSON both hold the name: damage to one of them does not turn the file into somebody else's.
+        if KEY not in head:
+            return None
+        size = path.stat().st_size
+        try:
+            length, begin = _read_varint(head, 1)
+            key_end = begin + 2 + len(KEY)
+            value_length, value_begin = _read_varint(head, key_end + 1)
+        except IndexError as error:
+            raise FileFormatError(f"{path} is truncated: its sparsepack entry ends early.") from error
+        if value_length > size:
+            raise FileFormatError(f"{path} is truncated or corrupt: its sparsepack entry claims {value_length} bytes.")
+        stream.seek(value_begin)
+        value = stream.read(value_length)
+        stream.seek(0)
+        if stream.read(begin + length) != _entry(value):
+            raise FileFormatError(f"{path} is corrupt: its sparsepack entry is damaged.")
+        content = value[_DIGEST:]
+        digest = hashlib.sha256(content)
+        while chunk := stream.read(_CHUNK):
+            digest.update(chunk)
+    if value[:_DIGEST] != digest.hexdigest().encode():
+        raise HashMismatchError(f"{path} was changed after it was written: its SHA-256 differs.")
+    return content
+
+
+def _entry(value: bytes) -> bytes:
+    inner = bytes([_KEY]) + _varint(len(KEY)) + KEY + bytes([_VALUE]) + _varint(len(value)) + value
+    return bytes([_ENTRY]) + _varint(len(inner)) + inner
+
+
+def _varint(number: int) -> bytes:
+    groups = []
+    while number > 0x7F:
+        groups.append(number & 0x7F | 0x80)
+        number >>= 7
+    return bytes([*groups, number])
+
+
+def _read_varint(data: bytes, position: int) -> tuple[int, int]:
+    number = shift = 0
+    while True:
+        byte = data[position]
+        position += 1
+        number |= (byte & 0x7F) << shift
+        shift += 7
+        if not byte & 0x80:
+            return number, position

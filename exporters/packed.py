@@ -1,0 +1,229 @@
+"""``packed`` (.spk): the smallest lossless file. Every tensor takes the smallest of the codecs that apply to it.
+
+In: a sparse checkpoint. Out: a safetensors container with a single tensor of bytes, laid out as docs/FORMAT.md says:
+checksum, deflated manifest, the beginning of each tensor's SHA-256, then positions and values of each tensor, back to
+back. Frozen and selected tensors store no value that their seed draws again.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from ..compressor.checkpoint import SparseCheckpoint
+from ..compressor.mask import BoolArray
+from ..errors import FileFormatError
+from ..files import Array, TensorFile, numpy_dtype, refuse_existing, write_safetensors
+from .codecs import POSITIONS, SEEDED, VALUES, Layout
+from .codecs.deflate import deflate, inflate
+from .codecs.dictionary import DICTIONARY
+from .container import PREFIX, ContainerArtifact, StoredTensor, check_version
+from .manifest import FREE_BYTES, TensorEntry, describe, manifest_json, read_manifest
+from .parts import Part, drawn, parts
+
+FORMAT = "packed"
+VERSION = 1
+_BLOB = "packed"
+_PREFIX = struct.Struct("<II")
+# As much of a SHA-256 as a file keeps: enough against accidents, and no hash inside a file guards against intent.
+_DIGEST = 8
+# A manifest of more would describe a million tensors.
+_MAX_MANIFEST = 2**26
+# Tensors larger than this always store positions once the network is so large that empty streams could look forged.
+_FREE_WEIGHTS = 2**17
+
+
+def encode_positions(mask: BoolArray, layout: Layout, *, free: bool = True) -> tuple[str, bytes]:
+    """Return the id of the position codec with the smallest stream (the first of equals), and that stream.
+
+    Args:
+        mask: bool, dense shape.
+        layout: what the codecs may know.
+        free: whether codecs that store nothing at all may win.
+    """
+    streams = {name: codec.encode(mask, layout) for name, codec in POSITIONS.items()}
+    sizes = {name: len(s) for name, s in streams.items() if s is not None and (s or free)}
+    winner = min(sizes, key=lambda name: sizes[name])
+    return winner, streams[winner] or b""
+
+
+def encode_values(values: Array) -> tuple[str, bytes]:
+    """Return the id of the value codec with the smallest stream (the first of equals), and that stream.
+
+    Args:
+        values: 1-D, contiguous.
+    """
+    streams = {name: codec.encode(values) for name, codec in VALUES.items()}
+    sizes = {name: len(stream) for name, stream in streams.items() if stream is not None}
+    winner = min(sizes, key=lambda name: sizes[name])
+    return winner, streams[winner] or b""
+
+
+def write_packed(checkpoint: SparseCheckpoint, path: Path, *, values: str = "fp32", force: bool = False) -> None:
+    """Write a checkpoint as ``packed``.
+
+    Args:
+        checkpoint: any checkpoint.
+        path: where to.
+        values: ``fp32`` or ``fp16``.
+        force: whether an existing file may be replaced.
+
+    Raises:
+        OutputExistsError: the file exists and ``force`` is false.
+        UnsupportedError: a value is too large for half precision.
+    """
+    refuse_existing(path, force)
+    dense = sum(
+        t.record.alias_of is None
+        and int(np.prod(t.record.shape, dtype=np.int64)) * numpy_dtype(t.record.dtype).itemsize
+        for t in checkpoint.tensors.values()
+    )
+    described, digests, streams = [], [], []
+    error = 0.0
+    for part in parts(checkpoint, values):
+        entry, pieces = _encode(part, free=dense <= FREE_BYTES or part.entry.size <= _FREE_WEIGHTS)
+        if entry.alias_of is None:
+            digests.append(bytes.fromhex(part.entry.sha256)[:_DIGEST])
+        needs_seed = entry.parametrisation != "identity" or (entry.values or ("",))[0] == SEEDED
+        described.append((entry, part.seed if needs_seed else None))
+        streams += pieces
+        error = max(error, part.max_abs_error)
+    lossy = None if values == "fp32" else error
+    manifest = describe(checkpoint.metadata, described, values=values, max_abs_error=lossy, chain=False)
+    compressed = deflate(manifest_json(manifest), DICTIONARY)
+    body = b"".join([compressed, *digests, *streams])
+    head = struct.pack("<I", len(compressed))
+    blob = struct.pack("<I", zlib.crc32(body, zlib.crc32(head))) + head + body
+    metadata = {"format": PREFIX + FORMAT, "version": VERSION}
+    write_safetensors(path, {_BLOB: np.frombuffer(blob, np.uint8)}, metadata)
+
+
+def _encode(part: Part, *, free: bool) -> tuple[TensorEntry, list[bytes]]:
+    entry = msgspec.structs.replace(part.entry, sha256="")
+    if entry.alias_of is not None:
+        return entry, []
+    pieces = []
+    if part.mask is not None:
+        layout = Layout(entry.shape, entry.structure, entry.output_axis, entry.kept_count)
+        codec, stream = encode_positions(part.mask, layout, free=free)
+        entry = msgspec.structs.replace(entry, positions=(codec, len(stream)))
+        pieces.append(stream)
+    if part.values is None or (free and drawn(part)):
+        codec, stream = SEEDED, b""
+    else:
+        codec, stream = encode_values(part.values)
+    pieces.append(stream)
+    return msgspec.structs.replace(entry, values=(codec, len(stream))), pieces
+
+
+class PackedArtifact(ContainerArtifact):
+    """An opened ``packed`` file: the manifest is in memory, streams are read tensor by tensor."""
+
+    def __init__(self, file: TensorFile) -> None:
+        check_version(file.path, file.metadata, FORMAT, VERSION)
+        if list(file) != [_BLOB] or file.dtype(_BLOB) != np.uint8 or len(file.shape(_BLOB)) != 1:
+            raise FileFormatError(f"{file.path}: a packed file holds one row of bytes named '{_BLOB}', nothing else.")
+        size = file.nbytes(_BLOB)
+        if size < _PREFIX.size:
+            raise FileFormatError(f"{file.path}: {size} bytes are too few for a packed file.")
+        length = self._check_blob(file, size)
+        try:
+            content = inflate(_slice(file, _PREFIX.size, length), _MAX_MANIFEST, DICTIONARY)
+        except FileFormatError as error:
+            raise FileFormatError(f"{file.path}: its manifest is corrupt: {error}") from error
+        manifest = read_manifest(file.path, content, file.header_bytes + size)
+        super().__init__(file, FORMAT, manifest)
+        self._locate(_PREFIX.size + length, size)
+
+    @staticmethod
+    def _check_blob(file: TensorFile, size: int) -> int:
+        """Compare the checksum without holding the blob; return the manifest's length."""
+        with file.path.open("rb") as stream:
+            stream.seek(file.header_bytes)
+            checksum, length = _PREFIX.unpack(stream.read(_PREFIX.size))
+            found = zlib.crc32(struct.pack("<I", length))
+            while chunk := stream.read(1 << 20):
+                found = zlib.crc32(chunk, found)
+        if found != checksum:
+            raise FileFormatError(f"{file.path} is corrupt: its checksum differs from the one that was written.")
+        if length > size - _PREFIX.size:
+            raise FileFormatError(f"{file.path}: its manifest of {length} bytes does not fit into the file.")
+        return int(length)
+
+    def _locate(self, begin: int, size: int) -> None:
+        stored = [entry for entry in self.manifest.tensors if entry.alias_of is None]
+        self._digests: dict[str, str] = {}
+        self._offsets: dict[str, int] = {}
+        if len(stored) * _DIGEST > size - begin:
+            raise FileFormatError(f"{self.path} ends within its table of hashes.")
+        table = _slice(self.file, begin, len(stored) * _DIGEST)
+        offset = begin + len(table)
+        for row, entry in enumerate(stored):
+            _check_codecs(self.path, entry)
+            self._digests[entry.name] = table[row * _DIGEST : (row + 1) * _DIGEST].hex()
+            self._offsets[entry.name] = offset
+            offset += self.tensor_bytes(entry)
+        if offset != size:
+            raise FileFormatError(f"{self.path}: its streams take {offset} bytes, the file holds {size}.")
+
+    def digest(self, entry: TensorEntry) -> str:
+        """Return the hash from the table; see :meth:`.container.ContainerArtifact.digest`."""
+        return self._digests.get(entry.name, "")
+
+    def tensor_bytes(self, entry: TensorEntry) -> int:
+        """Return the bytes of both streams; see :meth:`.container.ContainerArtifact.tensor_bytes`."""
+        return (entry.positions[1] if entry.positions else 0) + (entry.values[1] if entry.values else 0)
+
+    def read(self, entry: TensorEntry) -> StoredTensor:
+        """Decode both streams; see :meth:`.container.ContainerArtifact.read`."""
+        offset = self._offsets[entry.name]
+        mask = None
+        names = []
+        if entry.positions is not None:
+            codec, length = entry.positions
+            layout = Layout(entry.shape, entry.structure, entry.output_axis, entry.kept_count)
+            mask = POSITIONS[codec].decode(_slice(self.file, offset, length), layout)
+            offset += length
+            names.append(codec)
+        codec, length = entry.values or (SEEDED, 0)
+        names.append(codec)
+        if codec == SEEDED:
+            return StoredTensor(mask, None, " + ".join(names))
+        count = entry.size if mask is None else entry.kept_count
+        decoded = VALUES[codec].decode(_slice(self.file, offset, length), count, numpy_dtype(entry.stored_dtype))
+        return StoredTensor(mask, decoded, " + ".join(names))
+
+
+def _check_codecs(path: Path, entry: TensorEntry) -> None:
+    problem = None
+    codec, length = entry.values or ("", 0)
+    if entry.values is None or codec not in (*VALUES, SEEDED):
+        problem = f"names the unknown value codec '{codec}'"
+    elif (entry.positions is not None) != entry.masked:
+        problem = "has positions without a mask, or a mask without positions"
+    elif entry.positions is not None and entry.positions[0] not in POSITIONS:
+        problem = f"names the unknown position codec '{entry.positions[0]}'"
+    elif length < 0 or (entry.positions is not None and entry.positions[1] < 0):
+        problem = "has a stream of negative length"
+    elif codec == SEEDED and (length or entry.seed is None or entry.parametrisation == "frozen"):
+        problem = "stores no values and has no seed that draws them"
+    elif codec != SEEDED and entry.parametrisation == "selected":
+        problem = "is selected, but stores values"
+    elif codec == SEEDED and entry.masked and entry.parametrisation != "selected":
+        problem = "stores no values and has no seed that draws them"
+    if problem:
+        raise FileFormatError(f"{path}: tensor '{entry.name}' {problem}.")
+
+
+def _slice(file: TensorFile, begin: int, length: int) -> bytes:
+    """Return a part of the blob; its bounds were checked against the file when it was opened."""
+    with file.path.open("rb") as stream:
+        stream.seek(file.header_bytes + begin)
+        data = stream.read(length)
+    if len(data) != length:
+        raise FileFormatError(f"{file.path} ends early.")
+    return data

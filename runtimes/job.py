@@ -1,0 +1,308 @@
+"""A whole recipe: prune every run, export every artifact, measure them all.
+
+    OUT/recipe.yaml              the resolved recipe; giving it to 'compress run' gives the same job
+    OUT/NAME/                    the RUN folder of each run, with its artifacts beside the checkpoint
+    OUT/NAME/exports.json        which artifacts were written from which checkpoint, by SHA-256
+    OUT/manifest.json            SHA-256 of every checkpoint, artifact and decoded tensor; the same for the same recipe
+    OUT/measurement.json         the measurement record
+
+Killed at any moment, the same call goes on: what is finished, by its hash, is not done again, and the final bytes are
+those of an uninterrupted job (``measurement.json`` aside, which holds times).
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from ..compressor.checkpoint import SparseCheckpoint
+from ..compressor.pipeline import prune
+from ..compressor.progress import Progress, Silent
+from ..compressor.recipe import ExportRequest, Recipe, RequireRule, recipe_text
+from ..compressor.run_folder import RunFolder
+from ..compressor.yaml_file import parse_yaml, to_yaml
+from ..errors import FileFormatError, OutputExistsError, RecipeError, unknown_name
+from ..exporters import EXPORTERS, export, needs_source, open_artifact
+from ..files import canonical_json, sha256_file, write_bytes
+from ..models.source import source_from_record
+from . import find_runtime
+from .measure import gates, measure
+from .measure.record import SCHEMA, to_plain
+from .report.json import to_json
+
+if TYPE_CHECKING:
+    from ..models.source import ModelSource
+
+RECIPE = "recipe.yaml"
+CHECKPOINT = "checkpoint.safetensors"
+EXPORTS = "exports.json"
+RECORD = "measurement.json"
+MANIFEST = "manifest.json"
+MANIFEST_SCHEMA = "sparsepack.manifest/1"
+BASELINE_FORMAT = "onnx"
+
+
+@dataclass(frozen=True)
+class Product:
+    """One artifact that the recipe asks for: of which run, in which format, and where."""
+
+    run: str
+    request: ExportRequest
+    path: Path
+
+    @property
+    def name(self) -> str:
+        """What tables and requirements call it."""
+        return f"{self.run}/{self.path.stem}"
+
+
+class Named:
+    """Progress of one run: its name stands before each stage."""
+
+    def __init__(self, progress: Progress, name: str) -> None:
+        self._progress = progress
+        self._name = name
+
+    def stage(self, title: str, total: int | None = None) -> None:
+        """Begin a stage of the run."""
+        self._progress.stage(f"{self._name}: {title}", total)
+
+    def advance(self, steps: int = 1) -> None:
+        """Count steps of the present stage."""
+        self._progress.advance(steps)
+
+
+def run(recipe: Recipe, out: Path, *, force: bool = False, progress: Progress | None = None) -> dict[str, Any]:
+    """Carry out a recipe, or what is left of it.
+
+    Args:
+        recipe: as ``load_recipe`` gives it.
+        out: the folder for everything.
+        force: begin anew over whatever the folder holds.
+        progress: told of stages and steps.
+
+    Returns:
+        the measurement record; :func:`.measure.gates.verdict` says whether the recipe's requirements are met.
+
+    Raises:
+        RecipeError: the recipe asks for something that cannot be.
+        OutputExistsError: the folder holds another job.
+        SparsepackError: whatever pruning, exporting or measuring raises; finished work is kept.
+    """
+    watcher = progress or Silent()
+    products = plan_products(recipe, out)
+    requirements = plan_requirements(recipe, products)
+    for name in recipe.measure.runtimes or []:
+        find_runtime(name)
+    with RunFolder(out).lock():
+        _claim(recipe, out, force)
+        entries: dict[str, Any] = {}
+        for settings, complete in zip(recipe.runs, recipe.prune_recipes(), strict=True):
+            named = Named(watcher, settings.name)
+            checkpoint = prune(complete, out / settings.name, progress=named)
+            mine = [product for product in products if product.run == settings.name]
+            exported = _export_run(checkpoint, complete.model, out / settings.name, mine, named)
+            entries[settings.name] = {**exported, "tensors": _hashes(checkpoint)}
+        manifest = {"schema": MANIFEST_SCHEMA, "recipe": sha256_file(out / RECIPE), "runs": entries}
+        write_bytes(out / MANIFEST, json.dumps(manifest, indent=2, sort_keys=True).encode() + b"\n")
+        return _earlier_record(out, entries) or _measure(recipe, out, products, requirements, watcher)
+
+
+def plan_products(recipe: Recipe, out: Path) -> list[Product]:
+    """Return the artifacts that the recipe asks for, in its order.
+
+    Raises:
+        RecipeError: a run asks for the same artifact twice, or the baseline has no ONNX artifact.
+        UnknownNameError: no such format.
+    """
+    products: list[Product] = []
+    for settings in recipe.runs:
+        for request in settings.export:
+            if request.format not in EXPORTERS:
+                raise unknown_name("format", request.format, EXPORTERS)
+            if request.values not in EXPORTERS[request.format].values:
+                raise unknown_name("value type", request.values, EXPORTERS[request.format].values)
+            values = "" if request.values == "fp32" else f"-{request.values}"
+            path = out / settings.name / f"{request.format}{values}{EXPORTERS[request.format].suffix}"
+            if any(product.path == path for product in products):
+                raise RecipeError(f"the run '{settings.name}' exports {request.format} with {request.values} twice.")
+            products.append(Product(settings.name, request, path))
+    if recipe.measure.baseline is not None and baseline_of(recipe, products) is None:
+        raise RecipeError(
+            f"the baseline run '{recipe.measure.baseline}' exports no {BASELINE_FORMAT} artifact to compare with; "
+            f"add {{format: {BASELINE_FORMAT}}} to its exports."
+        )
+    return products
+
+
+def baseline_of(recipe: Recipe, products: list[Product]) -> Product | None:
+    """Return the artifact that the others are compared with: the baseline run's ONNX file with unchanged values."""
+    wanted = (recipe.measure.baseline, ExportRequest(BASELINE_FORMAT))
+    return next((product for product in products if (product.run, product.request) == wanted), None)
+
+
+def plan_requirements(recipe: Recipe, products: list[Product]) -> list[tuple[gates.Requirement, list[Product]]]:
+    """Return each requirement with the artifacts that it holds for.
+
+    One that names no run holds for every run but the baseline, which is the yardstick.
+
+    Raises:
+        UsageError: a requirement that cannot be read.
+        RecipeError: one that holds for no artifact.
+    """
+    planned = []
+    for number, rule in enumerate(recipe.measure.require):
+        scope = rule if isinstance(rule, RequireRule) else RequireRule(rule)
+        chosen = [
+            product
+            for product in products
+            if (product.run == scope.run if scope.run is not None else product.run != recipe.measure.baseline)
+            and scope.format in (None, product.request.format)
+        ]
+        if not chosen:
+            raise RecipeError(f"measure.require[{number}] ('{scope.expression}') holds for no artifact of this recipe.")
+        planned.append((gates.parse(scope.expression), chosen))
+    return planned
+
+
+def resolved_text(recipe: Recipe, out: Path) -> str:
+    """Return the whole recipe with every default filled in, its paths as seen from ``out``."""
+    runs = []
+    shared: dict[str, Any] = {}
+    for settings, complete in zip(recipe.runs, recipe.prune_recipes(), strict=True):
+        shared = parse_yaml(recipe_text(complete, out), settings.name)
+        (only,) = shared.pop("runs")
+        runs.append({**only, "name": settings.name, "export": msgspec.to_builtins(settings.export)})
+    return to_yaml({**shared, "runs": runs, "measure": msgspec.to_builtins(recipe.measure)})
+
+
+def _claim(recipe: Recipe, out: Path, force: bool) -> None:
+    """Make the folder this job's, or refuse it; remove what a killed process left half-written.
+
+    Raises:
+        OutputExistsError: it holds another job, or files of another kind.
+    """
+    text = resolved_text(recipe, out).encode()
+    known = out / RECIPE
+    if not force:
+        # Hidden files are the lock and what a kill left of an atomic write.
+        if not known.exists() and any(not path.name.startswith(".") for path in out.iterdir()):
+            raise OutputExistsError(f"{out} is not empty and holds no job; give --force to use it, or another folder.")
+        if known.exists() and known.read_bytes() != text:
+            raise OutputExistsError(
+                f"{out} holds the job of another recipe; give --force to replace it, or choose another folder."
+            )
+    for leftover in out.rglob(".*.partial"):
+        leftover.unlink(missing_ok=True)
+    if force:
+        for settings in recipe.runs:
+            folder = RunFolder(out / settings.name)
+            for file in (folder.checkpoint, folder.snapshot, folder.manifest):
+                file.unlink(missing_ok=True)
+        for name in (MANIFEST, RECORD):
+            (out / name).unlink(missing_ok=True)
+    # Last, so that a kill before this leaves the earlier job's recipe, and the same command begins anew.
+    if force or not known.exists():
+        write_bytes(known, text)
+
+
+def _export_run(
+    checkpoint: SparseCheckpoint, model: str, folder: Path, products: list[Product], progress: Progress
+) -> dict[str, Any]:
+    """Write a run's artifacts, those that are missing or damaged, and return what the manifest says of them."""
+    source: ModelSource | None = None
+    digest = sha256_file(folder / CHECKPOINT)
+    known = _known_exports(folder / EXPORTS, digest)
+    done: dict[str, Any] = {}
+    for product in products:
+        entry = known.get(product.path.name)
+        if entry is None or not _intact(product.path, entry):
+            progress.stage(f"export {product.request.format}")
+            if source is None and needs_source(product.request.format):
+                record = checkpoint.metadata.model
+                source = source_from_record(record, None if record.kind == "zoo" else model)
+            values = product.request.values
+            written = export(checkpoint, product.request.format, product.path, values=values, source=source, force=True)
+            entry = {
+                "format": written.format,
+                "values": values,
+                "bytes": written.size,
+                "sha256": written.sha256,
+            }
+        done[product.path.name] = entry
+        write_bytes(folder / EXPORTS, canonical_json({"checkpoint": digest, "artifacts": done}))
+    return {"checkpoint": digest, "artifacts": done}
+
+
+def _known_exports(path: Path, checkpoint: str) -> dict[str, Any]:
+    """Return what was exported from this very checkpoint before; nothing when the note is missing or unreadable."""
+    try:
+        note = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return {}
+    if (
+        not isinstance(note, dict)
+        or note.get("checkpoint") != checkpoint
+        or not isinstance(note.get("artifacts"), dict)
+    ):
+        return {}
+    artifacts: dict[str, Any] = note["artifacts"]
+    return artifacts
+
+
+def _intact(path: Path, entry: Any) -> bool:
+    try:
+        return isinstance(entry, dict) and open_artifact(path).sha256 == entry.get("sha256")
+    except FileFormatError:
+        return False
+
+
+def _hashes(checkpoint: SparseCheckpoint) -> dict[str, str]:
+    return {name: checkpoint.resolve(name).record.sha256 for name in checkpoint.tensors}
+
+
+def _earlier_record(out: Path, entries: dict[str, Any]) -> dict[str, Any] | None:
+    """Return the record of an earlier call when it measured exactly these artifacts."""
+    try:
+        record = json.loads((out / RECORD).read_bytes())
+        found = {entry["artifact"]: entry["sha256"] for entry in record["artifacts"]}
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    expected = {
+        f"{run}/{Path(file).stem}": artifact["sha256"]
+        for run, entry in entries.items()
+        for file, artifact in entry["artifacts"].items()
+    }
+    return record if found == expected and record.get("schema") == SCHEMA and "requirements" in record else None
+
+
+def _measure(
+    recipe: Recipe,
+    out: Path,
+    products: list[Product],
+    requirements: list[tuple[gates.Requirement, list[Product]]],
+    progress: Progress,
+) -> dict[str, Any]:
+    baseline = baseline_of(recipe, products)
+    record = measure(
+        [product.path for product in products],
+        baseline=baseline.path if baseline else None,
+        runtimes=recipe.measure.runtimes,
+        data=recipe.data,
+        model=recipe.model,
+        threads=recipe.threads,
+        time_budget=recipe.measure.time_budget,
+        against={product.path: out / product.run / CHECKPOINT for product in products},
+        names={product.path: product.name for product in products},
+        progress=progress,
+    )
+    by_name = {entry["artifact"]: entry for entry in record["artifacts"]}
+    record["requirements"] = to_plain(
+        [gates.judge(requirement, by_name[product.name]) for requirement, chosen in requirements for product in chosen]
+    )
+    write_bytes(out / RECORD, to_json(record).encode())
+    return record

@@ -1,0 +1,67 @@
+"""Inputs to measure with: the data's test split where there is one, otherwise seeded random arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ...errors import UnsupportedError
+from ...files import Array, numpy_dtype
+from ...models.source import InputSpec
+from ..base import Session
+
+if TYPE_CHECKING:
+    from ...exporters.artifact import Artifact
+    from ...models.data import Dataset
+
+
+def seeded_inputs(specs: Sequence[InputSpec], batch: int, seed: int = 0, vocabulary: int = 2) -> tuple[Array, ...]:
+    """Return one random array per input, shape [batch, *shape].
+
+    Args:
+        specs: the network's inputs; an open extent (-1) becomes 1.
+        batch: extent of the first axis.
+        seed: of the draw.
+        vocabulary: integer inputs hold numbers below it; the default, 0 and 1, is valid as token ids, masks and
+            segment numbers alike. Floating-point inputs are standard normal.
+    """
+    generator = np.random.Generator(np.random.Philox(seed))
+    arrays: list[Array] = []
+    for spec in specs:
+        dtype = numpy_dtype(spec.dtype)
+        shape = (batch, *(max(extent, 1) for extent in spec.shape))
+        if dtype.kind in "iub":
+            arrays.append(generator.integers(0, 2 if dtype.kind == "b" else vocabulary, shape).astype(dtype))
+        else:
+            arrays.append(generator.standard_normal(shape, np.float32).astype(dtype))
+    return tuple(arrays)
+
+
+def input_specs(artifact: Artifact) -> list[InputSpec]:
+    """Return the network's inputs, from the artifact's model record or, for a foreign ONNX file, from its graph.
+
+    Raises:
+        UnsupportedError: the artifact says nothing about its inputs.
+    """
+    if artifact.model is not None:
+        return list(artifact.model.inputs)
+    if artifact.format != "onnx":
+        raise UnsupportedError(f"{artifact.path} does not say what its inputs look like; it cannot be run.")
+    from ...models.onnx_file import OnnxFile
+    from ...models.onnx_inputs import input_specs as graph_inputs
+
+    return graph_inputs(OnnxFile(artifact.path))
+
+
+def held_out(data: Dataset, limit: int | None = None) -> tuple[Array, Array]:
+    """Return the test split as the network takes it, inputs and labels, at most ``limit`` examples."""
+    inputs, labels = data.test()
+    return inputs[:limit].numpy(), labels[:limit].numpy()
+
+
+def example_inputs(artifact: Artifact, session: Session, batch: int) -> tuple[Array, ...]:
+    """Return inputs to time a session with; a network of fixed batch size gets that size."""
+    vocabulary = artifact.model.options.get("vocabulary", 2) if artifact.model else 2
+    return seeded_inputs(input_specs(artifact), session.fixed_batch or batch, vocabulary=vocabulary)

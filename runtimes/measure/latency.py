@@ -1,0 +1,208 @@
+"""Latency as interleaved pairs: the artifact and its baseline take turns in one process, so that noise hits both.
+
+A measurement is several episodes; each loads both sides afresh, because where a small network happens to lie in memory
+changes its time by one to three percent, more than all other noise, and stays for as long as it is loaded. An episode
+is many rounds; each round runs both sides, in an order that is drawn for each couple of rounds, so that neither side
+leads more often. A side begins with one run that is not counted, because a small network reads slow right after a large
+one emptied the caches. Clock and callables are arguments: the tests feed a clock of their own.
+"""
+
+from __future__ import annotations
+
+import gc
+import math
+import random
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from .statistics import Interval, median_interval, quantile, ratio_interval, ratios, settled
+
+Run = Callable[[], object]
+Load = Callable[[], Run]
+Clock = Callable[[], int]
+
+# The second lowest and second highest of nine episodes enclose the median with 96.1 % probability.
+EPISODES = 9
+# The second lowest and second highest of ten rounds enclose it with 97.9 %, when there is only one episode.
+MINIMUM_ROUNDS = 10
+MAXIMUM_ROUNDS = 4000
+_WARMUP_WINDOW = 5
+_WARMUP_TOLERANCE = 0.05
+_WARMUP_LIMIT = 50
+_WARMUP_SHARE = 0.25
+# A side of a round lasts about this long, so that the clock's own cost and one late interrupt stay small beside it.
+_SIDE_NS = 2_000_000
+_SIDE_LIMIT = 20
+# Above this a cold cache is no longer visible, and the run that is not counted would only cost time.
+_UNCOUNTED_BELOW_NS = 20_000_000
+
+
+@dataclass(frozen=True)
+class Timing:
+    """One side's times of single runs, in milliseconds, and how many runs went before them uncounted."""
+
+    times_ms: tuple[float, ...]
+    warmup: int
+
+    @property
+    def median_ms(self) -> float:
+        """The median time of a run."""
+        return statistics.median(self.times_ms)
+
+    @property
+    def p10_ms(self) -> float:
+        """The time that one run in ten stays below."""
+        return quantile(self.times_ms, 0.1)
+
+    @property
+    def p90_ms(self) -> float:
+        """The time that nine runs in ten stay below."""
+        return quantile(self.times_ms, 0.9)
+
+
+@dataclass(frozen=True)
+class PairedTiming:
+    """Both sides and the speedup: the baseline's time over the subject's, median with its 95 % interval.
+
+    The interval is over episodes where there are several, and over rounds where loading was too slow to repeat.
+    """
+
+    subject: Timing
+    baseline: Timing
+    speedup: Interval
+    episodes: int
+
+
+class _Side:
+    """One side of one episode."""
+
+    def __init__(self, run: Run, clock: Clock) -> None:
+        self._run = run
+        self._clock = clock
+        self.times: list[int] = []
+        self.medians: list[float] = []
+        self.warmup = 0
+        self._repeats = 1
+        self._uncounted = True
+
+    def once(self) -> int:
+        begin = self._clock()
+        self._run()
+        # A clock that did not move would divide by zero later; one nanosecond is below its resolution anyway.
+        return max(1, self._clock() - begin)
+
+    def warm_up(self, budget_ns: float) -> None:
+        """Run until the times settle, a count is reached or the share of the budget is spent."""
+        times: list[int] = []
+        while len(times) < _WARMUP_LIMIT and not settled(times, _WARMUP_WINDOW, _WARMUP_TOLERANCE):
+            times.append(self.once())
+            if len(times) >= 2 and sum(times) > budget_ns:
+                break
+        self.warmup = len(times)
+        typical = statistics.median(times[-_WARMUP_WINDOW:])
+        self._repeats = min(_SIDE_LIMIT, max(1, math.ceil(_SIDE_NS / typical)))
+        self._uncounted = typical < _UNCOUNTED_BELOW_NS
+
+    def turn(self) -> None:
+        """Take one side of a round."""
+        if self._uncounted:
+            self._run()
+            self.warmup += 1
+        times = [self.once() for _ in range(self._repeats)]
+        self.times += times
+        self.medians.append(statistics.median(times))
+
+
+def _timing(sides: list[_Side]) -> Timing:
+    times = tuple(time / 1e6 for side in sides for time in side.times)
+    return Timing(times, sum(side.warmup for side in sides))
+
+
+def time_pair(
+    subject: Load, baseline: Load, *, budget: float, clock: Clock = time.perf_counter_ns, seed: int = 0
+) -> PairedTiming:
+    """Time two callables against each other.
+
+    Args:
+        subject: loads the artifact and returns one inference of it; every call loads it again.
+        baseline: the same for the baseline.
+        budget: seconds of running the pair; at least one couple of rounds is run in every episode, and at least
+            :data:`MINIMUM_ROUNDS` in an only one. Loading again is spared when it would cost more than the budget.
+        clock: a monotonic clock in nanoseconds.
+        seed: of the order in which the two take turns.
+    """
+    order = random.Random(seed)  # noqa: S311 - an order of turns, nothing secret
+    begin = clock()
+    runs = _load(subject, baseline, order)
+    episodes = EPISODES if (clock() - begin) * (EPISODES - 1) <= budget * 1e9 else 1
+    least = 2 if episodes > 1 else MINIMUM_ROUNDS
+    played = [_episode(runs, budget / episodes, least, clock, order)]
+    while len(played) < episodes:
+        # The old pair is alive while the new one is loaded, so that it does not come to lie in the same place.
+        runs = _load(subject, baseline, order)
+        played.append(_episode(runs, budget / episodes, least, clock, order))
+    mine, other = ([pair[side] for pair in played] for side in (0, 1))
+    return PairedTiming(_timing(mine), _timing(other), _speedup(mine, other), episodes)
+
+
+def _speedup(mine: list[_Side], other: list[_Side]) -> Interval:
+    if len(mine) == 1:
+        return ratio_interval(other[0].medians, mine[0].medians)
+    # An episode is one sample: what its rounds have in common, where both sides lie, does not average out in them.
+    pairs = zip(other, mine, strict=True)
+    return median_interval([statistics.median(ratios(theirs.medians, ours.medians)) for theirs, ours in pairs])
+
+
+def _load(subject: Load, baseline: Load, order: random.Random) -> tuple[Run, Run]:
+    if order.randrange(2):
+        first = baseline()
+        return subject(), first
+    return subject(), baseline()
+
+
+def _episode(
+    runs: tuple[Run, Run], budget: float, least: int, clock: Clock, order: random.Random
+) -> tuple[_Side, _Side]:
+    sides = (_Side(runs[0], clock), _Side(runs[1], clock))
+    begin = clock()
+    with _no_collection():
+        for side in sides:
+            side.warm_up(budget * 1e9 * _WARMUP_SHARE / 2)
+        first = 0
+        while _goes_on(len(sides[0].medians), least, clock() - begin, budget):
+            # Couples of rounds hold one of each order; which comes first is drawn.
+            first = order.randrange(2) if len(sides[0].medians) % 2 == 0 else 1 - first
+            sides[first].turn()
+            sides[1 - first].turn()
+    return sides
+
+
+def time_alone(subject: Load, *, budget: float, clock: Clock = time.perf_counter_ns) -> Timing:
+    """Time one callable that has no baseline, loaded once; arguments as for :func:`time_pair`."""
+    side = _Side(subject(), clock)
+    begin = clock()
+    with _no_collection():
+        side.warm_up(budget * 1e9 * _WARMUP_SHARE)
+        while _goes_on(len(side.medians), MINIMUM_ROUNDS, clock() - begin, budget):
+            side.turn()
+    return _timing([side])
+
+
+def _goes_on(rounds: int, least: int, elapsed_ns: int, budget: float) -> bool:
+    # Only whole couples of rounds, so that either side has led equally often.
+    return rounds < least or rounds % 2 == 1 or (rounds < MAXIMUM_ROUNDS and elapsed_ns < budget * 1e9)
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """Keep Python's garbage collector from running in the middle of a timed run."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()

@@ -1,0 +1,126 @@
+"""The latency block of an artifact on one runtime: a cold run in a child process, then warm pairs with the baseline."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import msgspec
+
+from ...errors import SparsepackError
+from ...files import Array
+from .baseline import RecordBaseline
+from .conditions import Conditions
+from .latency import Load, Run, Timing, time_alone, time_pair
+from .memory import Failure, Footprint, footprint
+from .record import Latency, Unavailable
+from .statistics import Interval
+from .subject import Subject
+
+_UNPAIRED = "the baseline is an earlier record, so nothing was paired and the interval is wide."
+
+
+def latency_on(runtime: str, subject: Subject, conditions: Conditions) -> Latency | Unavailable:
+    """Measure one artifact on one runtime, or say why it did not run.
+
+    Raises:
+        UsageError: the baseline is of another network, or an earlier record that does not hold the artifact.
+    """
+    refusal = subject.refusal(runtime)
+    if refusal is not None:
+        return Unavailable(refusal)
+    # The child goes first: what crashes or hangs there is never loaded here.
+    path, threads, batch = subject.artifact.path, conditions.threads, conditions.batch
+    cold = footprint(path, runtime, threads=threads, batch=batch, model=subject.model)
+    if isinstance(cold, Failure):
+        return Unavailable(cold.reason)
+    try:
+        session = subject.session(runtime)
+    except SparsepackError as error:
+        return Unavailable(str(error).removesuffix("."))
+    inputs = subject.inputs(session, batch)
+    load = _loader(subject, runtime, inputs)
+    notes = list(session.notes)
+    opponent = _opponent(runtime, subject, conditions, len(inputs[0]), notes)
+    if opponent is None:
+        timing = time_alone(load, budget=conditions.time_budget)
+        latency = _latency(timing, threads, len(inputs[0]), cold, notes)
+        if isinstance(conditions.baseline, RecordBaseline):
+            return _against_record(latency, conditions.baseline, subject.name, runtime)
+        return latency
+    pair = time_pair(load, opponent.load, budget=conditions.time_budget)
+    return _with_speedup(_latency(pair.subject, threads, len(inputs[0]), cold, notes), pair.speedup, opponent.runtime)
+
+
+@dataclass(frozen=True)
+class _Opponent:
+    """The baseline, ready to run beside the artifact."""
+
+    runtime: str
+    load: Load
+
+
+def _opponent(runtime: str, subject: Subject, conditions: Conditions, batch: int, notes: list[str]) -> _Opponent | None:
+    """Return the baseline on the same runtime if that loads it, else on ``baseline_runtime``; None without one."""
+    baseline = conditions.baseline
+    if not isinstance(baseline, Subject):
+        return None
+    subject.require_same_inputs(baseline)
+    reason = ""
+    for name in dict.fromkeys((runtime, conditions.baseline_runtime)):
+        refusal = baseline.refusal(name)
+        if refusal is not None:
+            reason = f"{name}: {refusal}"
+            continue
+        try:
+            session = baseline.session(name)
+        except SparsepackError as error:
+            reason = f"{name}: {error}".removesuffix(".")
+            continue
+        inputs = baseline.inputs(session, batch)
+        if len(inputs[0]) == batch:
+            return _Opponent(name, _loader(baseline, name, inputs))
+        reason = f"it takes batches of {len(inputs[0])} only, not of {batch}"
+    notes.append(f"no speedup, because the baseline could not run beside it ({reason}).")
+    return None
+
+
+def _loader(subject: Subject, runtime: str, inputs: tuple[Array, ...]) -> Load:
+    """Return what loads the artifact afresh and gives one inference of it."""
+
+    def load() -> Run:
+        session = subject.fresh_session(runtime)
+        return lambda: session.run(*inputs)
+
+    return load
+
+
+def _latency(timing: Timing, threads: int, batch: int, cold: Footprint, notes: list[str]) -> Latency:
+    return Latency(
+        median_ms=timing.median_ms,
+        p10_ms=timing.p10_ms,
+        p90_ms=timing.p90_ms,
+        runs=len(timing.times_ms),
+        warmup=timing.warmup,
+        threads=threads,
+        batch=batch,
+        load_ms=cold.load_ms,
+        peak_rss_bytes=cold.peak_rss_bytes,
+        notes=notes,
+    )
+
+
+def _against_record(latency: Latency, baseline: RecordBaseline, name: str, runtime: str) -> Latency:
+    speedup = baseline.speedup(name, runtime, latency)
+    if speedup is None:
+        return latency
+    return _with_speedup(msgspec.structs.replace(latency, notes=[*latency.notes, _UNPAIRED]), speedup, runtime)
+
+
+def _with_speedup(latency: Latency, speedup: Interval, baseline_runtime: str) -> Latency:
+    return msgspec.structs.replace(
+        latency,
+        speedup=speedup.median,
+        speedup_low=speedup.low,
+        speedup_high=speedup.high,
+        baseline_runtime=baseline_runtime,
+    )

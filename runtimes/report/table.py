@@ -1,0 +1,220 @@
+"""The measurement record as tables for people: a line per artifact and runtime, the conditions above, notes below.
+
+Fits 100 columns; plain text without colours when standard output is no terminal.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from io import StringIO
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from .units import digits, human_bytes, percent, ratio
+
+WIDTH = 100
+_NONE = "-"
+# A note names this many artifacts; how many more it is about is only counted.
+_NAMES = 3
+_LEGEND = (
+    "vs dense, vs zip: times smaller than the dense tensors, and than those zipped (zstd 19); over bound: above the "
+    "order-0 entropy bound of what is stored; drop: percentage points below the baseline"
+)
+
+
+def render(record: Mapping[str, Any], *, width: int | None = None, colour: bool | None = None) -> str:
+    """Return the whole report as text.
+
+    Args:
+        record: a measurement record, as plain data.
+        width: columns; by default those of the terminal, or 100 when there is none.
+        colour: whether to write colours; by default only to a terminal.
+    """
+    parts: list[Text | Table] = [Text(_conditions(record["environment"])), _storage_table(record["artifacts"])]
+    parts.append(Text(_LEGEND))
+    if any(_measured(artifact) for artifact in record["artifacts"]):
+        parts.append(_latency_table(record["artifacts"]))
+    parts += [Text(line) for line in _notes(record["artifacts"])]
+    if record["requirements"]:
+        parts.append(_requirement_table(record["requirements"]))
+    return _text(parts, width, colour)
+
+
+def _text(parts: Iterable[Text | Table], width: int | None = None, colour: bool | None = None) -> str:
+    terminal = sys.stdout.isatty() if colour is None else colour
+    console = Console(
+        file=StringIO(),
+        force_terminal=terminal,
+        no_color=not terminal,
+        width=width or (None if terminal else WIDTH),
+        highlight=False,
+        emoji=False,
+        markup=False,
+    )
+    with console.capture() as capture:
+        for part in parts:
+            console.print(part)
+    return "\n".join(line.rstrip() for line in capture.get().rstrip().splitlines())
+
+
+def _table(title: str, columns: Iterable[tuple[str, str]]) -> Table:
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    for name, side in columns:
+        # Only names may be folded; a number cut in two is misread.
+        table.add_column(name, justify="right" if side == "r" else "left", no_wrap=side != "f", overflow="fold")
+    return table
+
+
+def _conditions(environment: Mapping[str, Any]) -> str:
+    versions = environment["versions"]
+    named = ", ".join(f"{name} {version}" for name, version in versions.items() if version is not None)
+    return f"{environment['cpu']}, threads {environment['threads']} of {environment['cores_usable']} cores; {named}"
+
+
+def _storage_table(artifacts: Iterable[Mapping[str, Any]]) -> Table:
+    table = _table(
+        "size and accuracy",
+        [
+            ("artifact", "f"),
+            ("sparsity", "r"),
+            ("bytes", "r"),
+            ("vs dense", "r"),
+            ("vs zip", "r"),
+            ("over bound", "r"),
+            ("accuracy", "r"),
+            ("drop", "r"),
+            ("parity", "r"),
+        ],
+    )
+    for artifact in artifacts:
+        storage, accuracy, parity = artifact["storage"], artifact["accuracy"], artifact["parity"]
+        bound = storage["entropy_bound_bytes"]
+        table.add_row(
+            artifact["artifact"],
+            percent(storage["sparsity"]),
+            human_bytes(storage["bytes"]),
+            ratio(storage["size_ratio"]),
+            ratio(storage["size_ratio_zipped"]),
+            _excess(storage["bytes"] / bound - 1) if bound else _NONE,
+            percent(accuracy["value"]) if accuracy else _NONE,
+            f"{100 * accuracy['drop']:+.1f}" if accuracy and accuracy["drop"] is not None else _NONE,
+            _error(parity["error"]) if parity and parity["error"] is not None else _NONE,
+        )
+    return table
+
+
+def _excess(share: float) -> str:
+    return f"{100 * share:+.1f} %" if share < 1 else f"{100 * share:+.0f} %"
+
+
+def _error(error: float) -> str:
+    return f"{error:.0e}" if error else "0"
+
+
+def _measured(artifact: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: entry for name, entry in artifact["latency"].items() if "unavailable" not in entry}
+
+
+def _latency_table(artifacts: Sequence[Mapping[str, Any]]) -> Table:
+    medians = [entry["median_ms"] for artifact in artifacts for entry in _measured(artifact).values()]
+    # One unit for the whole column: times are there to be compared.
+    unit, scale = ("ms", 1.0) if max(medians) >= 1 else ("µs", 1000.0)
+    table = _table(
+        "latency",
+        [
+            ("artifact", "f"),
+            ("runtime", "l"),
+            (f"{unit} [p10-p90]", "r"),
+            ("speedup (95 %)", "r"),
+            ("load ms", "r"),
+            ("memory", "r"),
+        ],
+    )
+    for artifact in artifacts:
+        for name, entry in _measured(artifact).items():
+            table.add_row(
+                artifact["artifact"],
+                name if entry["batch"] == 1 else f"{name}, batch {entry['batch']}",
+                f"{digits(scale * entry['median_ms'])} "
+                f"[{digits(scale * entry['p10_ms'], 2)}-{digits(scale * entry['p90_ms'], 2)}]",
+                _speedup(entry),
+                digits(entry["load_ms"]) if entry["load_ms"] is not None else _NONE,
+                human_bytes(entry["peak_rss_bytes"]) if entry["peak_rss_bytes"] is not None else _NONE,
+            )
+    return table
+
+
+def _speedup(entry: Mapping[str, Any]) -> str:
+    if entry["speedup"] is None:
+        return _NONE
+    if entry["speedup_low"] is None:
+        return f"{entry['speedup']:.2f}x"
+    return f"{entry['speedup']:.2f}x ({entry['speedup_low']:.2f}-{entry['speedup_high']:.2f})"
+
+
+def _notes(artifacts: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Return every distinct note once, with the artifacts it is about."""
+    about: dict[str, list[str]] = {}
+    for artifact in artifacts:
+        name = artifact["artifact"]
+        for note in artifact["notes"]:
+            about.setdefault(note, []).append(name)
+        for runtime, entry in artifact["latency"].items():
+            if "unavailable" in entry:
+                about.setdefault(f"{runtime} did not run: {entry['unavailable']}.", []).append(name)
+            else:
+                for note in entry["notes"]:
+                    about.setdefault(f"{runtime}: {note}", []).append(name)
+                if entry["baseline_runtime"] not in (None, runtime):
+                    other = f"{runtime}: speedup over the baseline on {entry['baseline_runtime']}."
+                    about.setdefault(other, []).append(name)
+    return [f"* {note} [{_several(names)}]" for note, names in about.items()]
+
+
+def _several(names: list[str]) -> str:
+    shown = ", ".join(names[:_NAMES])
+    return shown if len(names) <= _NAMES else f"{shown} and {len(names) - _NAMES} more"
+
+
+def _requirement_table(requirements: Iterable[Mapping[str, Any]]) -> Table:
+    table = _table("requirements", [("", "l"), ("requirement", "l"), ("artifact", "l"), ("measured", "f")])
+    for entry in requirements:
+        verdict = {True: "met", False: "NOT MET", None: "open"}[entry["met"]]
+        style = {True: "green", False: "bold red", None: "yellow"}[entry["met"]]
+        measured = _NONE if entry["value"] is None else f"{entry['value']:.4g}"
+        table.add_row(
+            Text(verdict, style=style),
+            entry["expression"],
+            entry["artifact"],
+            f"{measured}: {entry['reason']}" if entry["reason"] else measured,
+        )
+    return table
+
+
+def plain_table(
+    title: str,
+    columns: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    *,
+    right: Collection[int] = (),
+    fold: Collection[int] = (),
+) -> str:
+    """Return a table of texts.
+
+    Args:
+        title: above it.
+        columns: headings.
+        rows: one text per column.
+        right: numbers of the columns that stand to the right.
+        fold: numbers of the columns whose texts may run over several lines.
+    """
+    sides = ["r" if number in right else "f" if number in fold else "l" for number in range(len(columns))]
+    table = _table(title, list(zip(columns, sides, strict=True)))
+    for row in rows:
+        table.add_row(*row)
+    return "\n".join(line.rstrip() for line in _text([table]).splitlines())

@@ -1,0 +1,184 @@
+"""Verifying a file: hashes, bit-exact decoding, agreement with the checkpoint it came from, parity of an ONNX graph.
+
+:func:`verify` returns findings instead of raising, so that one damaged tensor does not hide the state of the others;
+only a path that holds nothing to verify is an error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from ..compressor.checkpoint import FORMAT, SparseCheckpoint
+from ..errors import FileFormatError, SparsepackError
+from ..exporters import open_artifact
+from ..exporters.artifact import Artifact
+from ..files import Array, TensorFile, numpy_dtype, sha256_array
+from . import RUNTIMES
+from .measure.parity import BOUND, parity
+from .measure.sources import typed_source
+from .torch_dense import dense_session, refuses_model, source_of, state_of
+
+PARITY_INPUTS = 64
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was checked.
+
+    Attributes:
+        check: what was checked, in a word or two.
+        subject: the tensor or file.
+        ok: whether it holds.
+        detail: what was found, in one sentence.
+    """
+
+    check: str
+    subject: str
+    ok: bool
+    detail: str
+
+
+def verify(path: Path, *, against: Path | None = None, model: str | None = None) -> list[Finding]:
+    """Check a checkpoint or an artifact.
+
+    Args:
+        path: the file.
+        against: the checkpoint that the artifact came from; every tensor is then compared with it, bit for bit where
+            the artifact's values are lossless.
+        model: the user's ``--model``, needed for the parity of an ONNX artifact that came from a factory.
+
+    Returns:
+        findings in the order of checking, good and bad.
+
+    Raises:
+        FileFormatError: ``against`` cannot be read, or ``path`` is a foreign file that promises nothing.
+    """
+    checkpoint = SparseCheckpoint.load(against) if against is not None else None
+    try:
+        return list(_findings(path, checkpoint, model))
+    except FileFormatError as error:
+        return [Finding("structure", str(path), False, str(error))]
+
+
+def _findings(path: Path, checkpoint: SparseCheckpoint | None, model: str | None) -> Iterator[Finding]:
+    if _is_checkpoint(path):
+        loaded = SparseCheckpoint.load(path)
+        yield Finding("structure", str(path), True, f"a checkpoint of {len(loaded.tensors)} tensors.")
+        for tensor in loaded.tensors.values():
+            if tensor.record.alias_of is None:
+                yield _hash_finding(tensor.record.name, tensor.verify)
+        return
+    artifact = open_artifact(path)
+    rows, overhead = artifact.rows(), artifact.overhead()
+    counted = sum(row.bytes for row in rows) + sum(overhead.values())
+    detail = f"{len(rows)} tensors; {counted} of {artifact.size} bytes are accounted for."
+    yield Finding("structure", str(path), counted == artifact.size, detail)
+    for name, record in artifact.records().items():
+        if record.alias_of is None and record.sha256:
+            yield _hash_finding(name, partial(artifact.tensor, name))
+    if checkpoint is not None:
+        yield from _against(artifact, checkpoint)
+    if artifact.format == "onnx":
+        yield from _onnx(artifact, checkpoint, model)
+
+
+def _is_checkpoint(path: Path) -> bool:
+    """Tell checkpoints by their metadata; everything else is left to the readers of artifacts."""
+    if path.suffix != ".safetensors":
+        return False
+    metadata = TensorFile(path).metadata
+    return isinstance(metadata, dict) and metadata.get("format") == FORMAT
+
+
+def _hash_finding(name: str, decode: Callable[[], object]) -> Finding:
+    try:
+        decode()
+    except FileFormatError as error:
+        return Finding("hash", name, False, str(error))
+    return Finding("hash", name, True, "decodes to the bytes that were written.")
+
+
+def _against(artifact: Artifact, checkpoint: SparseCheckpoint) -> Iterator[Finding]:
+    """Compare every tensor of the checkpoint with the artifact's."""
+    records = artifact.records()
+    for name, tensor in checkpoint.tensors.items():
+        if tensor.record.alias_of is not None:
+            continue
+        if name not in records:
+            if artifact.format == "onnx" and name.endswith("num_batches_tracked"):
+                # A counter of training steps, which no graph carries.
+                continue
+            yield Finding("checkpoint", name, False, "is in the checkpoint and not in the artifact.")
+            continue
+        try:
+            found = artifact.tensor(name)
+        except FileFormatError as error:
+            yield Finding("checkpoint", name, False, str(error))
+            continue
+        yield _compare(name, tensor.dense(), found, _stored_dtype(artifact, name))
+    # A graph may hold constants that were never the checkpoint's; those that it vouches for have a hash.
+    for name in sorted(name for name, record in records.items() if record.sha256 and name not in checkpoint.tensors):
+        yield Finding("checkpoint", name, False, "is in the artifact and not in the checkpoint.")
+
+
+def _stored_dtype(artifact: Artifact, name: str) -> str | None:
+    """Return the dtype that the artifact rounds a tensor's values to, or None when it keeps them."""
+    if artifact.metadata is None:
+        return None
+    return next((entry.stored for entry in artifact.metadata.tensors if entry.name == name), None)
+
+
+def _compare(name: str, expected: Array, found: Array, stored: str | None) -> Finding:
+    if expected.shape != found.shape or expected.dtype != found.dtype:
+        detail = (
+            f"is {found.dtype} {found.shape} in the artifact and {expected.dtype} {expected.shape} in the checkpoint."
+        )
+        return Finding("checkpoint", name, False, detail)
+    if sha256_array(expected) == sha256_array(found):
+        return Finding("checkpoint", name, True, "equals the checkpoint, bit for bit.")
+    if stored is not None:
+        # What the file keeps was rounded; what a seed draws, or a mask removes, was not.
+        rounded = expected.astype(numpy_dtype(stored)).astype(expected.dtype)
+        if np.where(found == expected, True, found == rounded).all():
+            return Finding("checkpoint", name, True, f"equals the checkpoint rounded to {stored}.")
+    different = int(np.count_nonzero(expected != found))
+    return Finding("checkpoint", name, False, f"differs from the checkpoint in {different} of {expected.size} entries.")
+
+
+def _onnx(artifact: Artifact, checkpoint: SparseCheckpoint | None, model: str | None) -> Iterator[Finding]:
+    """Check the graph by the ONNX checker and, where PyTorch can build the model, by running both."""
+    import onnx
+
+    subject = str(artifact.path)
+    try:
+        onnx.checker.check_model(subject)
+    except onnx.checker.ValidationError as error:
+        yield Finding("graph", subject, False, f"the ONNX checker refuses it: {str(error).splitlines()[0]}.")
+        return
+    yield Finding("graph", subject, True, "the ONNX checker accepts it.")
+    if refuses_model(artifact.model) is not None:
+        # A pruned ONNX file has no second implementation; its tensors were compared above.
+        return
+    try:
+        source = source_of(artifact, typed_source(artifact.model, model))
+        reference = dense_session(source, checkpoint.dense_state() if checkpoint else state_of(artifact), threads=1)
+        session = RUNTIMES["onnxruntime-cpu"].load(artifact, threads=1)
+        inputs = [tensor.numpy() for tensor in source.example_inputs(PARITY_INPUTS)]
+        found = parity(reference, session, inputs)
+    except SparsepackError as error:
+        yield Finding("parity", subject, False, str(error))
+        return
+    if found.error is None:
+        yield Finding("parity", subject, True, "the network's outputs do not depend on its inputs; nothing to compare.")
+        return
+    bound = BOUND if artifact.metadata is None or artifact.metadata.values == "fp32" else None
+    measured = f"largest difference {found.error:.1e} standard deviations over {found.inputs} inputs"
+    if bound is None:
+        yield Finding("parity", subject, True, f"{measured}; its values are rounded, so no bound holds.")
+    else:
+        yield Finding("parity", subject, found.error <= bound, f"{measured}; the bound is {bound:.0e}.")

@@ -1,0 +1,180 @@
+"""Every method with every structure, allocation and schedule that its table allows: one suite for all of them.
+
+For each: the checkpoint is valid, its sparsity exact, it saves, loads and verifies, and the same recipe gives the same
+bytes. What the table does not allow is refused with the reason. A new method is tested here by being in the table.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from sparsepack.compressor.checkpoint import SparseCheckpoint
+from sparsepack.compressor.methods import METHODS, Method
+from sparsepack.compressor.pipeline import prune
+from sparsepack.compressor.recipe import load_recipe
+from sparsepack.compressor.settings import PruneRecipe
+from sparsepack.errors import UnsupportedError
+from sparsepack.models.seeding.rebuild import rebuild
+from sparsepack.models.source import TorchSource, load_source
+
+# The first convolution has a reduction length of 9, which no block of four divides; the last layer has the outputs.
+NETWORK = (
+    "from torch import nn\n"
+    "def build():\n"
+    "    return nn.Sequential(\n"
+    "        nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 8, 3, stride=2), nn.ReLU(),\n"
+    "        nn.Flatten(), nn.Linear(32, 12), nn.ReLU(), nn.Linear(12, 3))\n"
+)
+WEIGHTS = {"0.weight": 36, "3.weight": 288, "6.weight": 384, "8.weight": 36}
+STRUCTURES = {"element": "element", "N:M": "2:4", "channel": "channel"}
+SPARSITY = 0.6
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder with a model file and a data file."""
+    folder = tmp_path_factory.mktemp("conformance")
+    (folder / "net.py").write_text(NETWORK)
+    random = np.random.default_rng(0)
+    labels = np.arange(48) % 3
+    images = (random.standard_normal((48, 1, 8, 8)) + labels[:, None, None, None]).astype(np.float32)
+    np.savez(folder / "data.npz", x_train=images, y_train=labels, x_test=images[:12], y_test=labels[:12])
+    before = torch.get_num_threads()
+    yield folder
+    torch.set_num_threads(before)
+
+
+def combinations(method: Method) -> Iterator[tuple[str, str, str]]:
+    for structure in method.structures:
+        for allocation in method.allocations:
+            for schedule in method.schedules:
+                # Blocks have one density and nothing between dense and it.
+                if structure != "N:M" or (allocation, schedule) == ("uniform", "one-shot"):
+                    yield structure, allocation, schedule
+
+
+ALLOWED = [(name, *choice) for name, method in METHODS.items() for choice in combinations(method)]
+REFUSED = [
+    (name, kind, choice)
+    for name, method in METHODS.items()
+    for kind, choices, allowed in (
+        ("structure", STRUCTURES, method.structures),
+        ("allocation", ("global", "uniform", "erdos-renyi", "erdos-renyi-kernel", "explicit"), method.allocations),
+        ("schedule", ("one-shot", "iterative", "gradual"), method.schedules),
+    )
+    for choice in choices
+    # A dense network has no block that keeps half, which is what it is told first.
+    if choice not in allowed and (name, choice) != ("dense", "N:M")
+]
+
+
+def recipe_for(place: Path, name: str, **choices: Any) -> PruneRecipe:
+    if choices.get("allocation") == "explicit":
+        choices |= {"allocation": {"0.weight": 0.5, "*": 0.25}, "sparsity": None}
+    if METHODS[name].mask_from is None:
+        choices["sparsity"] = None
+    plain = {
+        "version": 1,
+        "model": f"{place / 'net.py'}:build",
+        "data": f"npz:{place / 'data.npz'}",
+        "seed": 1,
+        "threads": 1,
+        "train": {"epochs": 2, "batch_size": 16, "learning_rate": 0.05},
+        "runs": [{"name": "run", "method": name, "init": METHODS[name].initialiser, "sparsity": SPARSITY, **choices}],
+    }
+    return load_recipe(plain).prune_recipes()[0]
+
+
+@pytest.mark.parametrize(("name", "structure", "allocation", "schedule"), ALLOWED)
+def test_a_checkpoint_that_holds_what_was_asked_for(
+    place: Path, tmp_path: Path, name: str, structure: str, allocation: str, schedule: str
+) -> None:
+    choices: dict[str, Any] = {
+        "structure": STRUCTURES[structure],
+        "allocation": allocation,
+        "schedule": schedule,
+        "sparsity": 0.5 if structure == "N:M" else SPARSITY,
+    }
+    options = {option.name for option in METHODS[name].options}
+    if "update_interval" in options:
+        choices["options"] = {"update_interval": 2}
+    if schedule == "iterative":
+        choices["rounds"] = 2
+    recipe = recipe_for(place, name, **choices)
+    made = prune(recipe, tmp_path / "run")
+    loaded = SparseCheckpoint.load(tmp_path / "run" / "checkpoint.safetensors")
+    loaded.verify()
+    assert loaded.metadata == made.metadata
+    check_state(place, loaded, recipe)
+    check_masks(loaded, recipe, structure)
+    prune(recipe, tmp_path / "again")
+    first, second = (tmp_path / run / "checkpoint.safetensors" for run in ("run", "again"))
+    assert first.read_bytes() == second.read_bytes()
+
+
+def check_state(place: Path, checkpoint: SparseCheckpoint, recipe: PruneRecipe) -> None:
+    """The network takes the state, every value is finite, and masked-out entries are zero or as the seed drew them."""
+    source = load_source(recipe.model, options={"input_shape": [1, 8, 8]}, allow_import=True)
+    assert isinstance(source, TorchSource)
+    module = source.build()
+    module.load_state_dict({name: torch.from_numpy(array) for name, array in checkpoint.dense_state().items()})
+    assert all(np.isfinite(array).all() for array in checkpoint.dense_state().values())
+    for tensor in checkpoint.tensors.values():
+        if tensor.mask is None:
+            continue
+        outside = tensor.dense()[~tensor.mask]
+        if METHODS[recipe.method].frozen:
+            assert tensor.record.seed is not None
+            np.testing.assert_array_equal(outside, rebuild(tensor.record.seed, tensor.record.shape)[~tensor.mask])
+        else:
+            assert not outside.any()
+        assert tensor.record.parametrisation == METHODS[recipe.method].parametrisation
+        assert tensor.record.structure == recipe.structure
+
+
+def check_masks(checkpoint: SparseCheckpoint, recipe: PruneRecipe, structure: str) -> None:
+    masks = {name: tensor.mask for name, tensor in checkpoint.tensors.items() if tensor.mask is not None}
+    kept = sum(int(mask.sum()) for mask in masks.values())
+    if METHODS[recipe.method].mask_from is None:
+        assert masks == {}
+        return
+    if structure == "N:M":
+        # Along the reduction: inputs of a linear layer, (height, width, input) of a convolution.
+        assert set(masks) == set(WEIGHTS) - {"0.weight"}
+        for mask in masks.values():
+            rows = np.moveaxis(mask, 1, -1).reshape(-1, 4)
+            assert (rows.sum(axis=1) == 2).all()
+        return
+    if structure == "channel":
+        # Whole units; those of the last layer are the network's outputs and stay.
+        assert set(masks) == set(WEIGHTS) - {"8.weight"}
+        for mask in masks.values():
+            units = mask.reshape(len(mask), -1)
+            assert (units.all(axis=1) | ~units.any(axis=1)).all()
+        total = sum(WEIGHTS[name] for name in masks)
+        wanted = total - round(SPARSITY * total) if isinstance(recipe.allocation, str) else 18 + 72 + 96
+        # Within one unit of the budget, never above it.
+        assert wanted - max(9, 36, 32) < kept <= wanted
+        return
+    assert set(masks) == set(WEIGHTS)
+    if isinstance(recipe.allocation, str):
+        assert kept == 744 - round(SPARSITY * 744)
+    else:
+        assert [int(mask.sum()) for mask in masks.values()] == [18, 72, 96, 9]
+    if recipe.allocation == "uniform":
+        assert all(abs(int(masks[name].sum()) - (1 - SPARSITY) * WEIGHTS[name]) < 1 for name in masks)
+
+
+@pytest.mark.parametrize(("name", "kind", "choice"), REFUSED)
+def test_what_a_method_does_not_allow_is_refused_with_the_reason(
+    place: Path, name: str, kind: str, choice: str
+) -> None:
+    choices: dict[str, Any] = {kind: STRUCTURES[choice] if kind == "structure" else choice}
+    if choice == "N:M":
+        choices["sparsity"] = 0.5
+    with pytest.raises(UnsupportedError, match=f"method '{name}' does not go with {kind} '{choice}': .+ Choose from"):
+        recipe_for(place, name, **choices)

@@ -1,0 +1,336 @@
+"""A whole recipe: what it writes, that it is the same twice and after any kill, and what it refuses before any work."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sparsepack import files
+from sparsepack.compressor.checkpoint import SparseCheckpoint
+from sparsepack.compressor.recipe import load_recipe
+from sparsepack.errors import FileFormatError, OutputExistsError, RecipeError, UnknownNameError, UsageError
+from sparsepack.exporters import open_artifact
+from sparsepack.runtimes import job
+from sparsepack.runtimes.measure.gates import verdict
+
+
+@pytest.fixture(autouse=True)
+def own_cache(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    monkeypatch.setenv("SPARSEPACK_CACHE", str(tmp_path_factory.mktemp("cache")))
+
+
+def recipe_data(**changes: Any) -> dict[str, Any]:
+    data: dict[str, Any] = {
+        "version": 1,
+        "model": "lenet-300-100",
+        "data": "digits",
+        "threads": 1,
+        "train": {"epochs": 1},
+        "runs": [
+            {"name": "dense", "method": "dense", "export": [{"format": "csr"}]},
+            {
+                "name": "pruned",
+                "method": "magnitude",
+                "sparsity": 0.9,
+                "fine_tune": {"epochs": 1, "learning_rate": 0.1},
+                "export": [{"format": "packed"}, {"format": "packed", "values": "fp16"}, {"format": "csr"}],
+            },
+        ],
+        "measure": {"runtimes": ["scipy-csr-cpu"], "time_budget": 0.05},
+    }
+    return {**data, **changes}
+
+
+def fake_record(artifacts: list[Path], **options: Any) -> dict[str, Any]:
+    """Stand in for measuring, which the tests of resuming need not wait for."""
+    names = options["names"]
+    measured = [
+        {"artifact": names[path], "sha256": open_artifact(path).sha256, "storage": {"size_ratio": 5.0}}
+        for path in artifacts
+    ]
+    return {"schema": "sparsepack.measurement/1", "artifacts": measured, "requirements": []}
+
+
+@pytest.fixture
+def unmeasured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(job, "measure", fake_record)
+
+
+def results(out: Path) -> dict[str, str]:
+    """Return the SHA-256 of everything that must not depend on when or how often the job was stopped."""
+    wanted = [path for path in out.rglob("*") if path.suffix in (".safetensors", ".spk", ".onnx")]
+    wanted += [out / "manifest.json", *out.glob("*/exports.json"), *out.rglob("recipe.yaml")]
+    return {str(path.relative_to(out)): hashlib.sha256(path.read_bytes()).hexdigest() for path in wanted}
+
+
+def leftovers(out: Path) -> list[Path]:
+    return [path for path in out.rglob(".*") if path.name != ".lock"]
+
+
+def test_a_job_writes_everything_and_measures_it(tmp_path: Path) -> None:
+    requirements = [
+        "storage.bytes<=100000",
+        {"run": "pruned", "format": "packed", "expression": "storage.size_ratio>=8"},
+        {"run": "pruned", "expression": "accuracy.value>=2"},
+    ]
+    data = recipe_data()
+    data["measure"]["require"] = requirements
+    record = job.run(load_recipe(data), tmp_path / "out")
+    names = [entry["artifact"] for entry in record["artifacts"]]
+    assert names == ["dense/csr", "pruned/packed", "pruned/packed-fp16", "pruned/csr"]
+    assert json.loads((tmp_path / "out" / "measurement.json").read_text()) == record
+
+    manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
+    for run, entry in manifest["runs"].items():
+        folder = tmp_path / "out" / run
+        assert entry["checkpoint"] == files.sha256_file(folder / "checkpoint.safetensors")
+        state = SparseCheckpoint.load(folder / "checkpoint.safetensors").dense_state()
+        assert entry["tensors"] == {name: files.sha256_array(value) for name, value in state.items()}
+        for name, artifact in entry["artifacts"].items():
+            assert artifact["sha256"] == files.sha256_file(folder / name)
+            assert artifact["bytes"] == (folder / name).stat().st_size
+
+    by_name = {entry["artifact"]: entry for entry in record["artifacts"]}
+    pruned = by_name["pruned/csr"]
+    assert pruned["storage"]["sparsity"] == pytest.approx(0.9, abs=1e-4)
+    assert pruned["latency"]["scipy-csr-cpu"]["median_ms"] > 0
+    assert pruned["parity"]["error"] < 1e-4
+    assert by_name["pruned/packed"]["parity"]["error"] == 0.0
+    assert pruned["accuracy"]["value"] == by_name["pruned/packed"]["accuracy"]["value"] > 0.5
+    assert pruned["training"]["trained_parameters"] == pruned["storage"]["nonzero"] + 300 + 100 + 10
+    assert pruned["training"]["seconds"] > 0
+    assert by_name["pruned/packed"]["latency"]["scipy-csr-cpu"]["unavailable"].startswith("it runs the format 'csr'")
+
+    met = {(entry["expression"], entry["artifact"]): entry["met"] for entry in record["requirements"]}
+    assert len(met) == 4 + 2 + 3
+    assert met["storage.bytes<=100000", "pruned/csr"] is True
+    assert met["storage.bytes<=100000", "dense/csr"] is False
+    assert met["storage.size_ratio>=8", "pruned/packed"] is True
+    assert met["accuracy.value>=2", "pruned/packed"] is False
+    assert not verdict(record)
+
+
+def test_a_finished_job_is_not_done_again(tmp_path: Path, unmeasured: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = load_recipe(recipe_data())
+    first = job.run(recipe, tmp_path / "out")
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*.safetensors")}
+
+    def refuse(*arguments: Any, **options: Any) -> Any:
+        raise AssertionError("done again")
+
+    monkeypatch.setattr(job, "export", refuse)
+    monkeypatch.setattr(job, "measure", refuse)
+    assert job.run(recipe, tmp_path / "out") == first
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+
+
+def test_two_jobs_give_the_same_bytes(tmp_path: Path, unmeasured: None) -> None:
+    recipe = load_recipe(recipe_data())
+    job.run(recipe, tmp_path / "one")
+    job.run(recipe, tmp_path / "deep" / "two")
+    assert results(tmp_path / "one") == results(tmp_path / "deep" / "two")
+
+
+class Killed(BaseException):
+    """Ends a job the way a kill does: nothing catches it."""
+
+
+@contextlib.contextmanager
+def killed_at(write: int, moment: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Path]]:
+    """Kill the body before or after its ``write``-th file is put in place; yields the files put in place."""
+    original = files.atomic_path
+    written: list[Path] = []
+
+    @contextlib.contextmanager
+    def deadly(path: Path) -> Iterator[Path]:
+        if len(written) == write and moment == "before":
+            # What a kill leaves of a write that had begun.
+            (path.parent / f".{path.name}.left.partial").write_bytes(b"half")
+            raise Killed
+        with original(path) as temporary:
+            yield temporary
+        written.append(path)
+        if len(written) == write and moment == "after":
+            raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "atomic_path", deadly)
+        yield written
+
+
+def test_killed_at_any_write_the_same_call_ends_in_the_same_bytes(
+    tmp_path: Path, unmeasured: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = load_recipe(recipe_data())
+    with killed_at(10**9, "never", monkeypatch) as written:
+        job.run(recipe, tmp_path / "whole")
+    expected = results(tmp_path / "whole")
+    moments = [(write, moment) for write in range(len(written)) for moment in ("before", "after")]
+    # Killed after no write at all is killed before the first.
+    for number, (write, moment) in enumerate(moments[:1] + moments[2:]):
+        out = tmp_path / str(number)
+        with killed_at(write, moment, monkeypatch), pytest.raises(Killed):
+            job.run(recipe, out)
+        job.run(recipe, out)
+        assert results(out) == expected, (write, moment, written[write])
+        assert leftovers(out) == []
+
+
+@pytest.mark.slow
+def test_a_real_kill_at_random_moments(tmp_path: Path) -> None:
+    recipe_file = tmp_path / "recipe.yaml"
+    recipe_file.write_text(json.dumps(recipe_data()))
+    # Measuring is left out: it writes one file, after everything that must not change.
+    program = (
+        "import sys; from pathlib import Path; from sparsepack.runtimes import job;"
+        "from sparsepack.compressor.recipe import load_recipe;"
+        "job.measure = lambda *a, **k: {'artifacts': []};"
+        "job.run(load_recipe(Path(sys.argv[1])), Path(sys.argv[2]))"
+    )
+
+    def start(out: str) -> subprocess.Popen[bytes]:
+        return subprocess.Popen([sys.executable, "-c", program, str(recipe_file), str(tmp_path / out)])
+
+    begin = time.monotonic()
+    assert start("whole").wait() == 0
+    duration = time.monotonic() - begin
+    for share in (0.5, 0.7, 0.85):
+        process = start("killed")
+        time.sleep(share * duration)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    assert start("killed").wait() == 0
+    assert results(tmp_path / "killed") == results(tmp_path / "whole")
+    assert leftovers(tmp_path / "killed") == []
+
+
+@pytest.mark.parametrize("damage", [b"", b"nonsense", None])
+def test_a_damaged_or_missing_artifact_is_written_again(tmp_path: Path, unmeasured: None, damage: bytes | None) -> None:
+    recipe = load_recipe(recipe_data())
+    job.run(recipe, tmp_path / "out")
+    expected = results(tmp_path / "out")
+    victim = tmp_path / "out" / "pruned" / "packed.spk"
+    victim.unlink()
+    if damage is not None:
+        victim.write_bytes(damage)
+    job.run(recipe, tmp_path / "out")
+    assert results(tmp_path / "out") == expected
+
+
+def test_a_changed_checkpoint_is_refused_and_force_begins_anew(tmp_path: Path, unmeasured: None) -> None:
+    recipe = load_recipe(recipe_data())
+    job.run(recipe, tmp_path / "out")
+    expected = results(tmp_path / "out")
+    victim = tmp_path / "out" / "pruned" / "checkpoint.safetensors"
+    victim.write_bytes(victim.read_bytes()[:-1])
+    with pytest.raises(FileFormatError, match="give --force"):
+        job.run(recipe, tmp_path / "out")
+    job.run(recipe, tmp_path / "out", force=True)
+    assert results(tmp_path / "out") == expected
+
+
+def test_another_recipe_is_refused_and_force_replaces_it(tmp_path: Path, unmeasured: None) -> None:
+    out = tmp_path / "out"
+    job.run(load_recipe(recipe_data()), out)
+    before = results(out)
+    other = load_recipe(recipe_data(seed=1))
+    with pytest.raises(OutputExistsError, match="holds the job of another recipe; give --force"):
+        job.run(other, out)
+    assert results(out) == before
+    job.run(other, out, force=True)
+    job.run(other, tmp_path / "fresh")
+    assert results(out) == results(tmp_path / "fresh")
+    # It is the new recipe's folder now, which goes on without force.
+    job.run(other, out)
+
+
+def test_a_folder_with_other_files_is_left_alone(tmp_path: Path, unmeasured: None) -> None:
+    (tmp_path / "thesis.txt").write_text("years of work")
+    with pytest.raises(OutputExistsError, match="is not empty and holds no job"):
+        job.run(load_recipe(recipe_data()), tmp_path)
+    assert [path.name for path in tmp_path.iterdir() if path.name != ".lock"] == ["thesis.txt"]
+    job.run(load_recipe(recipe_data()), tmp_path, force=True)
+    assert (tmp_path / "thesis.txt").read_text() == "years of work"
+
+
+def test_the_recipe_in_the_folder_gives_the_same_job(tmp_path: Path, unmeasured: None) -> None:
+    job.run(load_recipe(recipe_data()), tmp_path / "one")
+    job.run(load_recipe(tmp_path / "one" / "recipe.yaml"), tmp_path / "two")
+    assert results(tmp_path / "one") == results(tmp_path / "two")
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"export": [{"format": "paked"}]}, UnknownNameError, "unknown format 'paked'. Did you mean 'packed'"),
+        ({"export": [{"format": "csr", "values": "fp8"}]}, UnknownNameError, "unknown value type 'fp8'"),
+        ({"export": [{"format": "csr"}, {"format": "csr"}]}, RecipeError, "exports csr with fp32 twice"),
+    ],
+)
+def test_an_export_that_cannot_be_is_refused_before_any_work(
+    tmp_path: Path, change: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    data = recipe_data()
+    data["runs"][1].update(change)
+    with pytest.raises(error) as caught:
+        job.run(load_recipe(data), tmp_path / "out")
+    assert message in str(caught.value)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"baseline": "dense"}, RecipeError, "the baseline run 'dense' exports no onnx artifact"),
+        ({"require": ["storage.size_ration>=2"]}, UsageError, "Did you mean 'storage.size_ratio'"),
+        ({"require": [{"expression": "storage.bytes>=2", "format": "onnx"}]}, RecipeError, "holds for no artifact"),
+        ({"runtimes": ["onnxruntime"]}, UnknownNameError, "Did you mean 'onnxruntime-cpu'"),
+    ],
+)
+def test_a_measurement_that_cannot_be_is_refused_before_any_work(
+    tmp_path: Path, change: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    data = recipe_data()
+    data["measure"].update(change)
+    with pytest.raises(error) as caught:
+        job.run(load_recipe(data), tmp_path / "out")
+    assert message in str(caught.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_requirement_without_a_run_leaves_the_baseline_out(tmp_path: Path) -> None:
+    data = recipe_data()
+    data["runs"][0]["export"] = [{"format": "onnx"}]
+    data["measure"] |= {"baseline": "dense", "require": ["storage.size_ratio>=2"]}
+    recipe = load_recipe(data)
+    products = job.plan_products(recipe, tmp_path)
+    ((_, chosen),) = job.plan_requirements(recipe, products)
+    assert [product.name for product in chosen] == ["pruned/packed", "pruned/packed-fp16", "pruned/csr"]
+    baseline = job.baseline_of(recipe, products)
+    assert baseline is not None
+    assert baseline.name == "dense/onnx"
+
+
+def test_progress_names_the_run(tmp_path: Path, unmeasured: None) -> None:
+    class Watcher:
+        stages: list[str] = []  # noqa: RUF012
+
+        def stage(self, title: str, total: int | None = None) -> None:
+            self.stages.append(title)
+
+        def advance(self, steps: int = 1) -> None:
+            pass
+
+    job.run(load_recipe(recipe_data()), tmp_path / "out", progress=Watcher())
+    assert "pruned: export packed" in Watcher.stages
+    assert any(title.startswith("dense: ") for title in Watcher.stages)
