@@ -16,7 +16,7 @@ import pytest
 
 from sparsepack.compressor import pipeline
 from sparsepack.compressor.pipeline import prune
-from sparsepack.compressor.recipe import single_run
+from sparsepack.compressor.recipe import recipe_text, single_run
 from sparsepack.compressor.run_folder import RunFolder, read_log
 from sparsepack.compressor.settings import PruneRecipe
 from sparsepack.compressor.training.resume import Snapshots
@@ -143,7 +143,7 @@ def test_the_second_interrupt_does_not_wait(tmp_path: Path) -> None:
     assert results(tmp_path / "run") == results(tmp_path / "whole")
 
 
-def start(folder: Path, run: Path, name: str) -> subprocess.Popen[bytes]:
+def start(folder: Path, run: Path) -> subprocess.Popen[bytes]:
     code = (
         "import sys\n"
         "from pathlib import Path\n"
@@ -154,14 +154,12 @@ def start(folder: Path, run: Path, name: str) -> subprocess.Popen[bytes]:
     return subprocess.Popen([sys.executable, "-c", code], env={**os.environ, "OMP_NUM_THREADS": "1"})
 
 
-def kill_until_done(tmp_path: Path, name: str, kills: int, seed: int) -> None:
+def kill_until_done(tmp_path: Path, name: str, *, epochs: int, kills: int, seed: int) -> None:
     """Kill a run ``kills`` times, let it finish, and compare with one that was left alone."""
-    recipe = recipe_for(tmp_path, name, epochs=30)
-    from sparsepack.compressor.recipe import recipe_text
-
+    recipe = recipe_for(tmp_path, name, epochs=epochs)
     (tmp_path / "recipe.yaml").write_text(recipe_text(recipe, tmp_path))
     began = time.monotonic()
-    whole = start(tmp_path, tmp_path / "whole", name)
+    whole = start(tmp_path, tmp_path / "whole")
     while not (tmp_path / "whole" / "manifest.json").exists():
         assert whole.poll() is None
         time.sleep(0.01)
@@ -170,24 +168,24 @@ def kill_until_done(tmp_path: Path, name: str, kills: int, seed: int) -> None:
     working = time.monotonic() - began - loading
     draw = random.Random(seed)  # noqa: S311
     for _ in range(kills):
-        process = start(tmp_path, tmp_path / "parts", name)
+        process = start(tmp_path, tmp_path / "parts")
         time.sleep(loading + draw.random() * working)
         process.kill()
         process.wait()
-    assert start(tmp_path, tmp_path / "parts", name).wait() == 0
+    assert start(tmp_path, tmp_path / "parts").wait() == 0
     assert results(tmp_path / "parts") == results(tmp_path / "whole")
     assert timeless(tmp_path / "parts") == timeless(tmp_path / "whole")
 
 
 def test_a_killed_process_leaves_what_the_next_one_goes_on_from(tmp_path: Path) -> None:
-    kill_until_done(tmp_path, "lottery-ticket", 3, 1)
+    kill_until_done(tmp_path, "lottery-ticket", epochs=12, kills=3, seed=1)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("name", RUNS)
 def test_a_process_killed_at_many_moments(tmp_path: Path, name: str) -> None:
-    kill_until_done(tmp_path, name, 8, 2)
+    kill_until_done(tmp_path, name, epochs=30, kills=8, seed=2)
 
 
 def test_a_run_goes_on_with_the_number_of_threads_that_it_began_with(

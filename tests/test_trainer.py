@@ -1,5 +1,6 @@
 """The loop against a hand-written one, learning rates against closed forms, and what a mask may not let through."""
 
+import json
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -243,6 +244,36 @@ def test_mixed_precision_computes_in_bfloat16_and_keeps_float32_weights() -> Non
     assert seen == {torch.bfloat16}
     assert module[0].weight.dtype == torch.float32
     torch.testing.assert_close(module[0].weight, full[0].weight, rtol=0.1, atol=0.1)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16", "float16"])
+@pytest.mark.parametrize("optimiser", ["sgd", "adam"])
+def test_a_trainer_goes_on_from_its_own_tensors_and_facts(precision: str, optimiser: str) -> None:
+    settings = TrainSettings(optimiser=optimiser, epochs=3, batch_size=8, precision=precision)
+
+    class Snap(Ignore):
+        def after_step(self, trainer: Trainer) -> None:
+            if trainer.step == 9:
+                tensors = {name: tensor.clone() for name, tensor in trainer.tensors().items()}
+                self.taken = tensors, json.loads(json.dumps(trainer.facts()))
+
+    def begin(module: nn.Module) -> Trainer:
+        dynamics = StaticMask(module, halves(module))
+        return Trainer(module, points(), settings, dynamics, seed=3, device=CPU)
+
+    whole, later = network(norm=True), network(norm=True)
+    snap = Snap()
+    begin(whole).run(snap)
+    tensors, facts = snap.taken
+    later.load_state_dict({name.removeprefix("model:"): t for name, t in tensors.items() if name.startswith("model:")})
+    trainer = begin(later)
+    trainer.restore(tensors, facts)
+    assert trainer.step == 9
+    trainer.run(Ignore())
+    for a, b in zip(whole.state_dict().values(), later.state_dict().values(), strict=True):
+        assert torch.equal(a, b)
+    for name, mask in halves(later).items():
+        assert not later.get_parameter(name)[~mask].any()
 
 
 def test_devices_that_cannot_be_are_refused() -> None:
