@@ -27,14 +27,16 @@ _PUBLIC = {
 __all__ = ["__version__", *_PUBLIC]
 
 if TYPE_CHECKING:
-    from .compressor.checkpoint import SparseCheckpoint
-    from .compressor.pipeline import prune
-    from .compressor.recipe import Recipe, load_recipe
-    from .errors import SparsepackError
-    from .exporters import export, open_artifact
-    from .models.data import load_data
-    from .models.source import load_source
-    from .runtimes.measure import measure
+    from .compressor.checkpoint import SparseCheckpoint as SparseCheckpoint
+    from .compressor.pipeline import prune as prune
+    from .compressor.recipe import Recipe as Recipe
+    from .compressor.recipe import load_recipe as load_recipe
+    from .errors import SparsepackError as SparsepackError
+    from .exporters import export as export
+    from .exporters import open_artifact as open_artifact
+    from .models.data import load_data as load_data
+    from .models.source import load_source as load_source
+    from .runtimes.measure import measure as measure
 else:
 
     def __getattr__(name: str) -> object:

@@ -229,7 +229,13 @@ def checkpoint_path(path: Path) -> Path:
 )
 @_force_option
 def measure(
-    artifacts: tuple[Path, ...], json_file: Path | None, allow_inconclusive: bool, force: bool, **options: Any
+    artifacts: tuple[Path, ...],
+    runtimes: tuple[str, ...],
+    require: tuple[str, ...],
+    json_file: Path | None,
+    allow_inconclusive: bool,
+    force: bool,
+    **options: Any,
 ) -> int:
     """Measure storage, latency, memory, accuracy and parity of ARTIFACTs, and gate on the result."""
     from .runtimes.measure import measure as measure_artifacts
@@ -242,9 +248,7 @@ def measure(
         refuse_existing(json_file, force)
     with progress_bars() as progress:
         record = measure_artifacts(
-            list(artifacts),
-            progress=progress,
-            **{k: list(v) if isinstance(v, tuple) else v for k, v in options.items()},
+            list(artifacts), runtimes=list(runtimes), require=list(require), progress=progress, **options
         )
     _print_record(record, json_file)
     return 0 if verdict(record, allow_inconclusive) else 1
@@ -283,7 +287,7 @@ def run_recipe(recipe: Path, output: Path, allow_inconclusive: bool, force: bool
 
     with progress_bars() as progress:
         record = run_job(load_recipe(recipe), output, force=force, progress=progress)
-    click.echo(render(record))
+    click.echo(render(record, summary=True))
     return 0 if verdict(record, allow_inconclusive) else 1
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from sparsepack.files import write_bytes
-from sparsepack.runtimes.measure.environment import default_threads, environment
+from sparsepack.runtimes.measure.environment import current_environment, default_threads
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -34,7 +34,7 @@ def arguments(description: str | None, **flags: Any) -> argparse.Namespace:
 def write(path: Path, figures: Mapping[str, Any]) -> None:
     """Write the figures with the command that gave them and the machine that it ran on."""
     command = " ".join(["python", *sys.argv])
-    record = {"command": command, "environment": environment(default_threads()), "figures": figures}
+    record = {"command": command, "environment": current_environment(default_threads()), "figures": figures}
     write_bytes(path, (json.dumps(record, indent=1, sort_keys=True) + "\n").encode())
     print(json.dumps(figures, indent=1, sort_keys=True))
 

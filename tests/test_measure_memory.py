@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from pathlib import Path
 
@@ -73,7 +74,15 @@ def test_what_the_child_cannot_do_is_its_own_sentence(artifact: Path, runtime: s
     found = footprint(artifact, runtime, threads=1, batch=1)
     assert isinstance(found, Failure)
     assert message in found.reason
+    # A sentence of ours needs no frame around it.
+    assert "process of its own" not in found.reason
     assert "\n" not in found.reason
+
+
+def test_the_child_starts_without_a_warning(artifact: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-W", "error", "-P", "-m", child.__name__, str(artifact), "scipy-csr-cpu"]
+    done = subprocess.run([*command, str(tmp_path / "answer.json")], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr, done.stdout) == (0, "", "")
 
 
 def test_a_file_that_is_no_artifact(tmp_path: Path) -> None:
@@ -93,7 +102,7 @@ def test_a_file_that_is_no_artifact(tmp_path: Path) -> None:
             "raise ValueError('the output holds NaN')",
             "it failed in a process of its own: ValueError: the output holds NaN",
         ),
-        ("import sys; sys.exit(3)", "exit code 3 and no message"),
+        ("import sys; sys.exit(4)", "exit code 4 and no message"),
         ("pass", "no message"),
     ],
 )

@@ -36,7 +36,7 @@ SHAPES = {"fc1.weight": (40, 32), "fc2.weight": (8, 40)}
 
 
 def checkpoint(structure: str = "element") -> SparseCheckpoint:
-    """Return a two-layer network: a quarter (half under 2:4) of the weights kept, biases, a buffer and a tied weight."""
+    """Return a two-layer network: a quarter (half under 2:4) of the weights kept, biases, a buffer, a tied weight."""
     generator = np.random.default_rng(0)
     tensors: dict[str, SparseTensor] = {}
     for name, shape in SHAPES.items():

@@ -239,3 +239,12 @@ def test_ratios_and_shares() -> None:
     assert ratio(8.314) == "8.31x"
     assert percent(0.9725) == "97.2 %"
     assert percent(1.0, 0) == "100 %"
+
+
+def test_the_summary_is_one_table_with_the_median_of_each_artifact() -> None:
+    text = render(record(), summary=True, colour=False)
+    assert max(map(len, text.splitlines())) <= 100
+    assert text.count("vs dense  ") == 1 and "[p10-p90]" not in text
+    assert row(text, "magnitude-90/packed").split()[-2:] == ["-", "-"]
+    assert row(text, "magnitude-90/csr").split()[-2:] == ["1.23", "0.31x"]
+    assert "* timed on torch-sparse-csr-cpu. [magnitude-90/csr]" in text

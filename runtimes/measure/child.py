@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 from ...errors import SparsepackError
+from .memory import REFUSED
 
 _STATUS = Path("/proc/self/status")
 
@@ -31,7 +32,7 @@ def main() -> int:
         fields = measure(arguments.artifact, arguments.runtime, arguments.threads, arguments.batch, arguments.model)
     except SparsepackError as error:
         print(error, file=sys.stderr)
-        return 1
+        return REFUSED
     arguments.answer.write_text(json.dumps(fields))
     return 0
 

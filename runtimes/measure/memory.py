@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 TIMEOUT = 300.0
+# The child's exit code for a refusal that is a sentence of ours; a traceback exits with 1.
+REFUSED = 3
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,7 @@ def _ask(command: list[str], answer: Path, timeout: float) -> Footprint | Failur
     if done.returncode or not answer.exists():
         lines = done.stderr.strip().splitlines()
         said = lines[-1].removesuffix(".") if lines else f"exit code {done.returncode} and no message"
-        return Failure(f"it failed in a process of its own: {said}")
+        return Failure(said if done.returncode == REFUSED else f"it failed in a process of its own: {said}")
     fields = json.loads(answer.read_text())
     return Footprint(fields["load_ms"], fields["peak_rss_bytes"])
 

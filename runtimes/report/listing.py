@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -186,7 +186,7 @@ def runtimes_text(as_json: bool) -> str:
     """Return the runtimes and why those that cannot run here cannot."""
     from .. import RUNTIMES
 
-    found = [
+    found: list[dict[str, Any]] = [
         {"name": r.name, "summary": r.summary, "formats": list(r.formats), "unavailable": r.available()}
         for r in RUNTIMES.values()
     ]
@@ -200,7 +200,7 @@ def formats_text(as_json: bool) -> str:
     """Return the export formats."""
     from ...exporters import EXPORTERS
 
-    found = [
+    found: list[dict[str, Any]] = [
         {
             "name": e.name,
             "suffix": e.suffix,
@@ -212,12 +212,8 @@ def formats_text(as_json: bool) -> str:
     ]
     if as_json:
         return _json(found)
-    rows = [(e["name"], e["suffix"], ", ".join(_texts(e["values"])), e["summary"]) for e in found]
+    rows = [(e["name"], e["suffix"], ", ".join(e["values"]), e["summary"]) for e in found]
     return plain_table("formats", ("--to", "suffix", "--values", "what it is for"), rows, fold=(3,))
-
-
-def _texts(values: object) -> Iterable[str]:
-    return values if isinstance(values, list) else ()
 
 
 def _over(size: int, bound: float) -> str:

@@ -23,23 +23,27 @@ _NONE = "-"
 _NAMES = 3
 _LEGEND = (
     "vs dense, vs zip: times smaller than the dense tensors, and than those zipped (zstd 19); over bound: above the "
-    "order-0 entropy bound of what is stored; drop: percentage points below the baseline"
+    "order-0 entropy bound of what is stored; drop: percentage points below the baseline; times are medians"
 )
 
 
-def render(record: Mapping[str, Any], *, width: int | None = None, colour: bool | None = None) -> str:
+def render(
+    record: Mapping[str, Any], *, summary: bool = False, width: int | None = None, colour: bool | None = None
+) -> str:
     """Return the whole report as text.
 
     Args:
         record: a measurement record, as plain data.
+        summary: one table with a line per artifact and its median time, instead of one for sizes and one for times.
         width: columns; by default those of the terminal, or 100 when there is none.
         colour: whether to write colours; by default only to a terminal.
     """
-    parts: list[Text | Table] = [Text(_conditions(record["environment"])), _storage_table(record["artifacts"])]
-    parts.append(Text(_LEGEND))
-    if any(_measured(artifact) for artifact in record["artifacts"]):
-        parts.append(_latency_table(record["artifacts"]))
-    parts += [Text(line) for line in _notes(record["artifacts"])]
+    artifacts = record["artifacts"]
+    parts: list[Text | Table] = [Text(_conditions(record["environment"]))]
+    parts += [_summary_table(artifacts) if summary else _storage_table(artifacts), Text(_LEGEND)]
+    if not summary and any(_measured(artifact) for artifact in artifacts):
+        parts.append(_latency_table(artifacts))
+    parts += [Text(line) for line in _notes(artifacts)]
     if record["requirements"]:
         parts.append(_requirement_table(record["requirements"]))
     return _text(parts, width, colour)
@@ -76,36 +80,62 @@ def _conditions(environment: Mapping[str, Any]) -> str:
     return f"{environment['cpu']}, threads {environment['threads']} of {environment['cores_usable']} cores; {named}"
 
 
+_SIZE_COLUMNS = (
+    ("artifact", "f"),
+    ("sparsity", "r"),
+    ("bytes", "r"),
+    ("vs dense", "r"),
+    ("vs zip", "r"),
+    ("over bound", "r"),
+    ("accuracy", "r"),
+)
+
+
+def _size_cells(artifact: Mapping[str, Any]) -> list[str]:
+    storage, accuracy = artifact["storage"], artifact["accuracy"]
+    bound = storage["entropy_bound_bytes"]
+    return [
+        artifact["artifact"],
+        percent(storage["sparsity"]),
+        human_bytes(storage["bytes"]),
+        ratio(storage["size_ratio"]),
+        ratio(storage["size_ratio_zipped"]),
+        _excess(storage["bytes"] / bound - 1) if bound else _NONE,
+        percent(accuracy["value"]) if accuracy else _NONE,
+    ]
+
+
 def _storage_table(artifacts: Iterable[Mapping[str, Any]]) -> Table:
-    table = _table(
-        "size and accuracy",
-        [
-            ("artifact", "f"),
-            ("sparsity", "r"),
-            ("bytes", "r"),
-            ("vs dense", "r"),
-            ("vs zip", "r"),
-            ("over bound", "r"),
-            ("accuracy", "r"),
-            ("drop", "r"),
-            ("parity", "r"),
-        ],
-    )
+    table = _table("size and accuracy", [*_SIZE_COLUMNS, ("drop", "r"), ("parity", "r")])
     for artifact in artifacts:
-        storage, accuracy, parity = artifact["storage"], artifact["accuracy"], artifact["parity"]
-        bound = storage["entropy_bound_bytes"]
+        accuracy, parity = artifact["accuracy"], artifact["parity"]
         table.add_row(
-            artifact["artifact"],
-            percent(storage["sparsity"]),
-            human_bytes(storage["bytes"]),
-            ratio(storage["size_ratio"]),
-            ratio(storage["size_ratio_zipped"]),
-            _excess(storage["bytes"] / bound - 1) if bound else _NONE,
-            percent(accuracy["value"]) if accuracy else _NONE,
+            *_size_cells(artifact),
             f"{100 * accuracy['drop']:+.1f}" if accuracy and accuracy["drop"] is not None else _NONE,
             _error(parity["error"]) if parity and parity["error"] is not None else _NONE,
         )
     return table
+
+
+def _summary_table(artifacts: Sequence[Mapping[str, Any]]) -> Table:
+    unit, scale = _time_unit(artifacts)
+    table = _table("", [*_SIZE_COLUMNS, (unit, "r"), ("speedup", "r")])
+    for artifact in artifacts:
+        # A format is timed on the runtime that is meant for it; a second one would need a second line.
+        entries = list(_measured(artifact).values())
+        fastest = min(entries, key=lambda entry: float(entry["median_ms"])) if entries else None
+        table.add_row(
+            *_size_cells(artifact),
+            digits(scale * fastest["median_ms"]) if fastest else _NONE,
+            f"{fastest['speedup']:.2f}x" if fastest and fastest["speedup"] is not None else _NONE,
+        )
+    return table
+
+
+def _time_unit(artifacts: Iterable[Mapping[str, Any]]) -> tuple[str, float]:
+    """Return one unit for a whole column, because times are there to be compared, and what a millisecond is in it."""
+    medians = [entry["median_ms"] for artifact in artifacts for entry in _measured(artifact).values()]
+    return ("ms", 1.0) if max(medians, default=1.0) >= 1 else ("µs", 1000.0)
 
 
 def _excess(share: float) -> str:
@@ -121,9 +151,7 @@ def _measured(artifact: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _latency_table(artifacts: Sequence[Mapping[str, Any]]) -> Table:
-    medians = [entry["median_ms"] for artifact in artifacts for entry in _measured(artifact).values()]
-    # One unit for the whole column: times are there to be compared.
-    unit, scale = ("ms", 1.0) if max(medians) >= 1 else ("µs", 1000.0)
+    unit, scale = _time_unit(artifacts)
     table = _table(
         "latency",
         [
@@ -165,6 +193,8 @@ def _notes(artifacts: Iterable[Mapping[str, Any]]) -> list[str]:
         for note in artifact["notes"]:
             about.setdefault(note, []).append(name)
         for runtime, entry in artifact["latency"].items():
+            if "unavailable" not in entry:
+                about.setdefault(f"timed on {runtime}.", []).append(name)
             if "unavailable" in entry:
                 about.setdefault(f"{runtime} did not run: {entry['unavailable']}.", []).append(name)
             else:
