@@ -18,7 +18,7 @@ lint: $(STAMP)
 types: $(STAMP)
 	mkdir -p .typing && ln -sfn .. .typing/sparsepack
 	$(BIN)/mypy --strict -p sparsepack
-	$(BIN)/mypy --strict tests benchmarks examples
+	$(BIN)/mypy --strict tests benchmarks
 
 tests: $(STAMP)
 	$(BIN)/pytest

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -28,6 +29,21 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
 def run(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
+    usual = warnings.formatwarning
+    warnings.formatwarning = _warning_line
+    try:
+        return _run(arguments)
+    finally:
+        warnings.formatwarning = usual
+
+
+def _warning_line(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
+) -> str:
+    return f"compress: warning: {message}\n"
+
+
+def _run(arguments: Sequence[str] | None) -> int:
     try:
         code = commands.main(
             args=None if arguments is None else list(arguments), prog_name="compress", standalone_mode=False

@@ -1,1 +1,1 @@
-"""TODO."""
+"""The compressor: a network, data and a recipe in, a sparse checkpoint out."""

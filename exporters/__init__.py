@@ -70,6 +70,16 @@ def _onnx(checkpoint: SparseCheckpoint, path: Path, values: str, source: ModelSo
     write_onnx_dense(checkpoint, path, source=found, values=values, force=force)
 
 
+def _onnx_unpack(
+    checkpoint: SparseCheckpoint, path: Path, values: str, source: ModelSource | None, force: bool
+) -> None:
+    from ..models.source import source_from_record
+    from .onnx_unpack import write_onnx_unpack
+
+    found = source or source_from_record(checkpoint.metadata.model)
+    write_onnx_unpack(checkpoint, path, source=found, values=values, force=force)
+
+
 _BOTH = ("fp32", "fp16")
 EXPORTERS: dict[str, Exporter] = {
     exporter.name: exporter
@@ -80,6 +90,14 @@ EXPORTERS: dict[str, Exporter] = {
         Exporter("csr", ".safetensors", "compressed sparse rows that scipy and torch take as is", _BOTH, False, _csr),
         Exporter("nm", ".safetensors", "N:M weights: kept values and packed in-block places", _BOTH, False, _nm),
         Exporter("onnx", ".onnx", "an ordinary ONNX graph with dense values, for any runtime", _BOTH, True, _onnx),
+        Exporter(
+            "onnx-unpack",
+            ".onnx",
+            "plain ONNX operators that unpack masks, values and seeds while a session loads",
+            (*_BOTH, "int8"),
+            True,
+            _onnx_unpack,
+        ),
     )
 }
 
@@ -114,7 +132,7 @@ def export(
         checkpoint: the pruned network.
         format: a key of :data:`EXPORTERS`.
         path: where to; written atomically.
-        values: ``fp32`` (lossless) or ``fp16`` (rounded to half precision).
+        values: ``fp32`` (lossless), or rounded: ``fp16``, and what else the format offers.
         source: the network, for formats that need it; found from the checkpoint's record when it is not given.
         force: whether an existing file may be replaced.
 
@@ -146,16 +164,18 @@ def open_artifact(path: Path) -> Artifact:
     if beginning[8:] == b"{":
         return _open_container(path)
     from .onnx_artifact import OnnxArtifact
+    from .unpacking.artifact import open_unpack
 
     try:
-        return OnnxArtifact(path)
+        unpacked = open_unpack(path)
+        return unpacked if unpacked is not None else OnnxArtifact(path)
     except FileFormatError as error:
         # ONNX's first field: the file is one, and damaged. Ours begins with an entry that its reader knows.
         if beginning[:1] in (b"\x08", b"\x72"):
             raise
+        ours = ", ".join(name for name, exporter in EXPORTERS.items() if exporter.suffix != ".onnx")
         raise FileFormatError(
-            f"{path} is no artifact: neither a sparsepack file ({', '.join(n for n in EXPORTERS if n != 'onnx')}) nor "
-            f"an ONNX model ({error})"
+            f"{path} is no artifact: neither a sparsepack file ({ours}) nor an ONNX model ({error})"
         ) from error
 
 

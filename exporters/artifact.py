@@ -49,7 +49,10 @@ class Artifact(ABC):
         path: the file; :meth:`files` lists it with what lies beside it.
         format: the key of its exporter.
         metadata: what the file says about itself; None for a foreign ONNX file.
+        is_graph: whether the file is an ONNX graph, which a runtime loads as it is.
     """
+
+    is_graph = False
 
     def __init__(self, path: Path, format: str, metadata: Manifest | None) -> None:
         self.path = path

@@ -27,6 +27,8 @@ from .onnx_seal import read_seal
 class OnnxArtifact(Artifact):
     """An opened ONNX file; tensors are read when asked for."""
 
+    is_graph = True
+
     def __init__(self, path: Path) -> None:
         self._file = OnnxFile(path)
         super().__init__(path, FORMAT, _manifest(path))

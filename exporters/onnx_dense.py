@@ -60,7 +60,7 @@ def write_onnx_dense(
             )
         source.write(path, state, force=force)
         return
-    model = _lower(source, state)
+    model = lower(source, state)
     entries, error = _store(model, checkpoint, state, values)
     described = [(entry, None) for entry in entries]
     lossy = None if values == "fp32" else error
@@ -68,7 +68,12 @@ def write_onnx_dense(
     _write(model, manifest, path, force)
 
 
-def _lower(source: TorchSource, state: dict[str, Array]) -> onnx.ModelProto:
+def lower(source: TorchSource, state: dict[str, Array]) -> onnx.ModelProto:
+    """Return the source's network as an ONNX model with these weights in it.
+
+    Raises:
+        ModelError: the weights do not fit the network, or it cannot be traced.
+    """
     from ..models.graph.lowering import to_onnx
     from ..models.tensors import to_torch
 

@@ -13,7 +13,6 @@ those of an uninterrupted job (``measurement.json`` aside, which holds times).
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,14 +21,15 @@ import msgspec
 from ..compressor.checkpoint import SparseCheckpoint
 from ..compressor.pipeline import prune
 from ..compressor.progress import Progress, Silent
-from ..compressor.recipe import ExportRequest, Recipe, RequireRule, recipe_text
+from ..compressor.recipe import Recipe, recipe_text
 from ..compressor.run_folder import RunFolder
 from ..compressor.yaml_file import parse_yaml, to_yaml
-from ..errors import FileFormatError, OutputExistsError, RecipeError, unknown_name
-from ..exporters import EXPORTERS, export, needs_source, open_artifact
+from ..errors import FileFormatError, OutputExistsError
+from ..exporters import export, needs_source, open_artifact
 from ..files import canonical_json, sha256_file, write_bytes
 from ..models.source import source_from_record
 from . import find_runtime
+from .job_plan import Product, baseline_of, plan_products, plan_requirements
 from .measure import gates, measure
 from .measure.record import SCHEMA, to_plain
 from .report.json import to_json
@@ -43,21 +43,6 @@ EXPORTS = "exports.json"
 RECORD = "measurement.json"
 MANIFEST = "manifest.json"
 MANIFEST_SCHEMA = "sparsepack.manifest/1"
-BASELINE_FORMAT = "onnx"
-
-
-@dataclass(frozen=True)
-class Product:
-    """One artifact that the recipe asks for: of which run, in which format, and where."""
-
-    run: str
-    request: ExportRequest
-    path: Path
-
-    @property
-    def name(self) -> str:
-        """What tables and requirements call it."""
-        return f"{self.run}/{self.path.stem}"
 
 
 class Named:
@@ -110,63 +95,6 @@ def run(recipe: Recipe, out: Path, *, force: bool = False, progress: Progress | 
         manifest = {"schema": MANIFEST_SCHEMA, "recipe": sha256_file(out / RECIPE), "runs": entries}
         write_bytes(out / MANIFEST, json.dumps(manifest, indent=2, sort_keys=True).encode() + b"\n")
         return _earlier_record(out, entries) or _measure(recipe, out, products, requirements, watcher)
-
-
-def plan_products(recipe: Recipe, out: Path) -> list[Product]:
-    """Return the artifacts that the recipe asks for, in its order.
-
-    Raises:
-        RecipeError: a run asks for the same artifact twice, or the baseline has no ONNX artifact.
-        UnknownNameError: no such format.
-    """
-    products: list[Product] = []
-    for settings in recipe.runs:
-        for request in settings.export:
-            if request.format not in EXPORTERS:
-                raise unknown_name("format", request.format, EXPORTERS)
-            if request.values not in EXPORTERS[request.format].values:
-                raise unknown_name("value type", request.values, EXPORTERS[request.format].values)
-            values = "" if request.values == "fp32" else f"-{request.values}"
-            path = out / settings.name / f"{request.format}{values}{EXPORTERS[request.format].suffix}"
-            if any(product.path == path for product in products):
-                raise RecipeError(f"the run '{settings.name}' exports {request.format} with {request.values} twice.")
-            products.append(Product(settings.name, request, path))
-    if recipe.measure.baseline is not None and baseline_of(recipe, products) is None:
-        raise RecipeError(
-            f"the baseline run '{recipe.measure.baseline}' exports no {BASELINE_FORMAT} artifact to compare with; "
-            f"add {{format: {BASELINE_FORMAT}}} to its exports."
-        )
-    return products
-
-
-def baseline_of(recipe: Recipe, products: list[Product]) -> Product | None:
-    """Return the artifact that the others are compared with: the baseline run's ONNX file with unchanged values."""
-    wanted = (recipe.measure.baseline, ExportRequest(BASELINE_FORMAT))
-    return next((product for product in products if (product.run, product.request) == wanted), None)
-
-
-def plan_requirements(recipe: Recipe, products: list[Product]) -> list[tuple[gates.Requirement, list[Product]]]:
-    """Return each requirement with the artifacts that it holds for.
-
-    One that names no run holds for every run but the baseline, which is the yardstick.
-
-    Raises:
-        UsageError: a requirement that cannot be read.
-        RecipeError: one that holds for no artifact.
-    """
-    planned = []
-    for number, rule in enumerate(recipe.measure.require):
-        scope = rule if isinstance(rule, RequireRule) else RequireRule(rule)
-        chosen = [
-            product
-            for product in products
-            if (product.run == scope.run if scope.run is not None else product.run != recipe.measure.baseline)
-            and scope.format in (None, product.request.format)
-        ]
-        if not chosen:
-            raise RecipeError(f"measure.require[{number}] ('{scope.expression}') holds for no artifact of this recipe.")
-        planned.append((gates.parse(scope.expression), chosen))
-    return planned
 
 
 def resolved_text(recipe: Recipe, out: Path) -> str:

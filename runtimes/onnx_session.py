@@ -68,7 +68,7 @@ class OnnxRuntime:
     name: str
     provider: str
     summary: str
-    formats: tuple[str, ...] = ("onnx",)
+    formats: tuple[str, ...] = ("onnx", "onnx-unpack")
 
     def available(self) -> str | None:
         """Return why the provider is missing, or None when it is there."""
@@ -83,7 +83,7 @@ class OnnxRuntime:
 
     def accepts(self, artifact: Artifact) -> str | None:
         """Return None for ONNX artifacts."""
-        return None if artifact.format == "onnx" else f"it runs ONNX files, not the format '{artifact.format}'"
+        return None if artifact.is_graph else f"it runs ONNX files, not the format '{artifact.format}'"
 
     def load(self, artifact: Artifact, *, threads: int, source: TorchSource | None = None) -> OnnxSession:
         """Load the graph with every optimisation that ONNX Runtime has; ``source`` is not needed."""

@@ -83,7 +83,7 @@ def _findings(path: Path, checkpoint: SparseCheckpoint | None, model: str | None
             yield _hash_finding(name, partial(artifact.tensor, name))
     if checkpoint is not None:
         yield from _against(artifact, checkpoint)
-    if artifact.format == "onnx":
+    if artifact.is_graph:
         yield from _onnx(artifact, checkpoint, model)
 
 
@@ -110,7 +110,7 @@ def _against(artifact: Artifact, checkpoint: SparseCheckpoint) -> Iterator[Findi
         if tensor.record.alias_of is not None:
             continue
         if name not in records:
-            if artifact.format == "onnx" and name.endswith("num_batches_tracked"):
+            if artifact.is_graph and name.endswith("num_batches_tracked"):
                 # A counter of training steps, which no graph carries.
                 continue
             yield Finding("checkpoint", name, False, "is in the checkpoint and not in the artifact.")

@@ -21,6 +21,7 @@ from sparsepack.compressor.recipe import load_recipe
 from sparsepack.errors import FileFormatError, OutputExistsError, RecipeError, UnknownNameError, UsageError
 from sparsepack.exporters import open_artifact
 from sparsepack.runtimes import job
+from sparsepack.runtimes.job_plan import baseline_of, plan_products, plan_requirements
 from sparsepack.runtimes.measure.gates import verdict
 
 
@@ -314,10 +315,10 @@ def test_a_requirement_without_a_run_leaves_the_baseline_out(tmp_path: Path) -> 
     data["runs"][0]["export"] = [{"format": "onnx"}]
     data["measure"] |= {"baseline": "dense", "require": ["storage.size_ratio>=2"]}
     recipe = load_recipe(data)
-    products = job.plan_products(recipe, tmp_path)
-    ((_, chosen),) = job.plan_requirements(recipe, products)
+    products = plan_products(recipe, tmp_path)
+    ((_, chosen),) = plan_requirements(recipe, products)
     assert [product.name for product in chosen] == ["pruned/packed", "pruned/packed-fp16", "pruned/csr"]
-    baseline = job.baseline_of(recipe, products)
+    baseline = baseline_of(recipe, products)
     assert baseline is not None
     assert baseline.name == "dense/onnx"
 

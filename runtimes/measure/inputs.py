@@ -47,7 +47,7 @@ def input_specs(artifact: Artifact) -> list[InputSpec]:
     """
     if artifact.model is not None:
         return list(artifact.model.inputs)
-    if artifact.format != "onnx":
+    if not artifact.is_graph:
         raise UnsupportedError(f"{artifact.path} does not say what its inputs look like; it cannot be run.")
     from ...models.onnx_file import OnnxFile
     from ...models.onnx_inputs import input_specs as graph_inputs
