@@ -18,7 +18,8 @@ lint: $(STAMP)
 types: $(STAMP)
 	mkdir -p .typing && ln -sfn .. .typing/sparsepack
 	$(BIN)/mypy --strict -p sparsepack
-	$(BIN)/mypy --strict tests benchmarks
+	$(BIN)/mypy --strict tests
+	$(BIN)/mypy --strict --explicit-package-bases benchmarks
 
 tests: $(STAMP)
 	$(BIN)/pytest

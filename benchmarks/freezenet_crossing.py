@@ -39,7 +39,9 @@ def accuracy(checkpoint: SparseCheckpoint) -> float:
     assert isinstance(source, TorchSource)
     module = source.build()
     module.load_state_dict({name: to_torch(array) for name, array in checkpoint.dense_state().items()})
-    value = test_accuracy(module, load_data("digits"), torch.device("cpu"))
+    data = load_data("digits")
+    assert data is not None
+    value = test_accuracy(module, data, torch.device("cpu"))
     assert value is not None
     return value
 

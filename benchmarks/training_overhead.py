@@ -53,9 +53,9 @@ def plain_loop(module: torch.nn.Module, data: Dataset, settings: TrainSettings) 
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
     module.train()
     for _ in range(settings.epochs):
-        for part in torch.randperm(len(labels)).split(settings.batch_size):
+        for part in torch.split(torch.randperm(len(labels)), settings.batch_size):
             optimiser.zero_grad()
-            F.cross_entropy(module(inputs[part]), labels[part]).backward()
+            F.cross_entropy(module(inputs[part]), labels[part]).backward()  # type: ignore[no-untyped-call]
             optimiser.step()
             schedule.step()
 
@@ -78,7 +78,7 @@ def ours(module: torch.nn.Module, data: Dataset, settings: TrainSettings, method
     dynamics = (
         StaticMask(module, masks)
         if method == "static mask"
-        else RigL(module, masks, space=space, structure=Element(), drop_fraction=0.3, end=steps, every=every)
+        else RigL(module, masks, drop_fraction=0.3, end=steps, every=every)
     )
     Trainer(module, data, settings, dynamics, seed=0, device=torch.device("cpu")).run(Quiet())
 

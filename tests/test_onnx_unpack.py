@@ -37,7 +37,7 @@ from sparsepack.models.prunable import prunable_tensors
 from sparsepack.models.seeding import philox
 from sparsepack.models.seeding.initialise import initialise
 from sparsepack.models.seeding.record import KEYED_PRODUCT, PHILOX, SeedRecord
-from sparsepack.models.source import ModelRecord, load_source
+from sparsepack.models.source import ModelRecord, OnnxSource, TorchSource, load_source
 
 UNPACKING = {"CumSum", "ScatterElements", "ScatterND", "BitwiseAnd", "Compress", "ConstantOfShape", "Cast", "Range"}
 
@@ -177,7 +177,7 @@ def test_every_kind_in_one_graph_is_decoded_by_numpy_to_the_byte(tmp_path: Path)
         for name, tensor in KINDS.items():
             mask = sparse[tensor.record.name].mask
             if mask is not None:
-                assert np.array_equal(mask, tensor.mask), name
+                assert tensor.mask is not None and np.array_equal(mask, tensor.mask), name
 
 
 def test_openvino_unpacks_the_same_bits() -> None:
@@ -252,7 +252,7 @@ def test_int8_is_within_half_a_step_of_its_unit() -> None:
     dense = tensor.dense()
     steps = np.abs(dense).max(axis=0) / 127
     assert (np.abs(found - dense) <= steps * 0.5001).all()
-    assert (found[~tensor.mask] == 0).all()
+    assert tensor.mask is not None and (found[~tensor.mask] == 0).all()
 
 
 def test_int8_refuses_what_has_no_scale() -> None:
@@ -273,7 +273,7 @@ def test_a_codebook_is_read_at_every_width(bits: int, count: int) -> None:
     graph = helper.make_graph(emitter.nodes, "codebook", [], [info], emitter.initializers)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
     onnx.checker.check_model(model, full_check=True)
-    for found in (session_of(model).run(None, {})[0], ReferenceEvaluator(model).run(None, {})[0]):
+    for found in (session_of(model).run(None, {})[0], next(iter(ReferenceEvaluator(model).run(None, {})))):
         assert np.array_equal(found, table[codes])
     assert np.array_equal(values.decode_codebook(packed, bits, table, count), table[codes])
 
@@ -285,8 +285,8 @@ def test_the_graph_draws_the_words_of_several_tensors_at_once() -> None:
     infos = [helper.make_tensor_value_info(r.name, TensorProto.UINT32, [r.count]) for r in requests]
     graph = helper.make_graph(emitter.nodes, "philox", [], infos, emitter.initializers)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
-    for found, request in zip(session_of(model).run(None, {}), requests, strict=True):
-        assert np.array_equal(found, philox.words(request.seed, request.name, 0, request.count))
+    for drawn, request in zip(session_of(model).run(None, {}), requests, strict=True):
+        assert np.array_equal(drawn, philox.words(request.seed, request.name, 0, request.count))
 
 
 def test_a_runtime_that_draws_other_words_gets_no_finite_weight() -> None:
@@ -300,7 +300,8 @@ def test_a_runtime_that_draws_other_words_gets_no_finite_weight() -> None:
             wrong[0] ^= 1
             tensor.CopyFrom(numpy_helper.from_array(wrong, tensor.name))
     [found] = session_of(model).run(None, {})
-    assert not np.isfinite(found[~KINDS["frozen, philox"].mask]).any()
+    mask = KINDS["frozen, philox"].mask
+    assert mask is not None and not np.isfinite(found[~mask]).any()
 
 
 def test_a_large_philox_network_is_told_what_folding_needs() -> None:
@@ -361,8 +362,9 @@ def test_a_name_that_is_taken_is_refused() -> None:
         unpack_in_graph(model, checkpoint, "fp32")
 
 
-def network(model: str, initialiser: str, parametrisation: str) -> tuple[SparseCheckpoint, object]:
+def network(model: str, initialiser: str, parametrisation: str) -> tuple[SparseCheckpoint, TorchSource]:
     source = load_source(model)
+    assert isinstance(source, TorchSource)
     module = source.build()
     records = initialise(module, initialiser, 3, KEYED_PRODUCT)
     prunable = {tensor.name: tensor for tensor in prunable_tensors(module)}
@@ -408,6 +410,7 @@ def test_an_onnx_network_is_unpacked_in_its_own_graph(tmp_path: Path) -> None:
     checkpoint, source = network("lenet-5-caffe", "uniform", "identity")
     write_onnx_dense(checkpoint, tmp_path / "original.onnx", source=source)
     original = load_source(str(tmp_path / "original.onnx"))
+    assert isinstance(original, OnnxSource)
     random = np.random.default_rng(2)
     prunable = {tensor.name: tensor for tensor in original.prunable()}
     tensors = []
