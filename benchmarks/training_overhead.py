@@ -8,7 +8,6 @@ exchanges ten times as often, so that a short run pays for several. The data is 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 
 import numpy as np
@@ -49,7 +48,7 @@ def plain_loop(module: torch.nn.Module, data: Dataset, settings: TrainSettings) 
         momentum=settings.momentum,
         weight_decay=settings.weight_decay,
     )
-    steps = math.ceil(len(labels) / settings.batch_size) * settings.epochs
+    steps = data.steps(settings.batch_size) * settings.epochs
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
     module.train()
     for _ in range(settings.epochs):
@@ -74,7 +73,7 @@ def ours(module: torch.nn.Module, data: Dataset, settings: TrainSettings, method
     rule = MaskRule(space, Element(), "erdos-renyi-kernel")
     scores = random({tensor.name: tensor.shape for tensor in space.tensors}, seed=0)
     masks = {name: torch.from_numpy(mask) for name, mask in rule.select(scores, 0.9).items()}
-    steps = math.ceil(len(data.train_labels) / settings.batch_size) * settings.epochs
+    steps = data.steps(settings.batch_size) * settings.epochs
     dynamics = (
         StaticMask(module, masks)
         if method == "static mask"

@@ -170,7 +170,7 @@ class Engine:
         )
 
     def _trainer(self, stage: Train, data: Dataset) -> Trainer:
-        steps = stage.settings.epochs * -(-len(data.train_labels) // stage.settings.batch_size)
+        steps = stage.settings.epochs * data.steps(stage.settings.batch_size)
         context = Context(
             self.module,
             self.masks,

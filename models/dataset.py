@@ -83,7 +83,7 @@ class Dataset:
         device: str | torch.device = "cpu",
         augment: bool = True,
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield one epoch as (inputs, labels); the last batch holds what is left.
+        """Yield one epoch as (inputs, labels), in :meth:`steps` batches; the last one holds what is left.
 
         Args:
             split: ``train`` or ``test``.
@@ -104,14 +104,18 @@ class Dataset:
         elif inputs.size * 4 <= _RESIDENT_BYTES:
             all_inputs, all_labels = self._prepared(split, torch.device(device))
             indices = torch.from_numpy(order).to(device)
-            for begin in range(0, len(order), batch_size):
-                chosen = indices[begin : begin + batch_size]
+            for begin, end in _spans(len(order), batch_size):
+                chosen = indices[begin:end]
                 yield all_inputs.index_select(0, chosen), all_labels.index_select(0, chosen)
         else:
-            for begin in range(0, len(order), batch_size):
-                places = order[begin : begin + batch_size]
+            for begin, end in _spans(len(order), batch_size):
+                places = order[begin:end]
                 stored = torch.from_numpy(np.ascontiguousarray(inputs[places])).to(device)
                 yield self._finished(stored), _as_labels(labels[places]).to(device)
+
+    def steps(self, batch_size: int) -> int:
+        """Return the number of batches in an epoch of the training split."""
+        return len(_spans(len(self.train_labels), batch_size))
 
     def test(self) -> tuple[Tensor, Tensor]:
         """Return the whole test split on the CPU: normalised inputs and int64 labels; not to be changed in place."""
@@ -176,10 +180,21 @@ class Dataset:
         self, order: npt.NDArray[np.int64], batch_size: int, seed: int, epoch: int, device: torch.device
     ) -> Iterator[tuple[Tensor, Tensor]]:
         transform = AUGMENTATIONS[str(self.augment)](seed, epoch, len(order))
-        for begin in range(0, len(order), batch_size):
-            chosen = order[begin : begin + batch_size]
+        for begin, end in _spans(len(order), batch_size):
+            chosen = order[begin:end]
             stored = torch.from_numpy(np.ascontiguousarray(self.train_inputs[chosen])).to(device)
             yield self._finished(transform(stored, chosen)), _as_labels(self.train_labels[chosen]).to(device)
+
+
+def _spans(count: int, batch_size: int) -> list[tuple[int, int]]:
+    """Cut ``count`` examples into batches; a single one that is left over joins the last batch.
+
+    Batch normalisation cannot train on a single example.
+    """
+    begins = list(range(0, count, batch_size))
+    if len(begins) > 1 and batch_size > 1 and count - begins[-1] == 1:
+        begins.pop()
+    return list(zip(begins, [*begins[1:], count], strict=True))
 
 
 def _as_tensor(array: Array) -> Tensor:

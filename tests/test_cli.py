@@ -194,6 +194,22 @@ def test_a_diverging_training_says_at_which_step(compress: Run) -> None:
     assert not Path("run/checkpoint.safetensors").exists()
 
 
+def test_a_model_that_fails_in_training_is_one_line(compress: Run) -> None:
+    Path("fragile.py").write_text(
+        "from torch import nn\n"
+        "class Net(nn.Linear):\n"
+        "    def forward(self, x):\n"
+        "        if self.training:\n"
+        "            raise ValueError('not today')\n"
+        "        return super().forward(x.flatten(1))\n"
+        "def build():\n"
+        "    return Net(64, 10)\n"
+    )
+    code, _, err = compress("prune", "fragile.py:build", *PRUNE[2:], "-o", "run")
+    assert code == 1
+    assert "step 0" in err and "ValueError: not today" in one_line(err)
+
+
 def test_a_full_disk_leaves_nothing_behind(finished: Path, tmp_path: Path) -> None:
     def small_files_only() -> None:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)

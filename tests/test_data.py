@@ -131,6 +131,14 @@ def test_every_example_comes_once_an_epoch_with_its_own_label() -> None:
     assert [len(y) for _, y in data.batches("train", 7)] == [7, 7, 6]
 
 
+@pytest.mark.parametrize(("batch_size", "sizes"), [(19, [20]), (20, [20]), (9, [9, 9, 2]), (1, [1] * 20), (30, [20])])
+def test_a_single_example_that_is_left_over_joins_the_last_batch(batch_size: int, sizes: list[int]) -> None:
+    # Batch normalisation has no variance on one example.
+    data = make_dataset("made", *arrays().values())
+    assert [len(y) for _, y in data.batches("train", batch_size)] == sizes
+    assert data.steps(batch_size) == len(sizes)
+
+
 def test_large_splits_give_the_same_batches_without_being_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     made = list(arrays().values())
     kept = epoch(make_dataset("made", *made), seed=1)

@@ -7,7 +7,6 @@ from what :meth:`Trainer.tensors` and :meth:`Trainer.facts` hold ends in the sam
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -18,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ...errors import DataError, TrainingDivergedError
+from ...errors import DataError, ModelError, TrainingDivergedError
 from ...models.dataset import Dataset
 from ...models.seeding.philox import words
 from ..settings import TrainSettings
@@ -71,7 +70,7 @@ class Trainer:
         self._settings = settings
         self._seed = seed
         self._device = device
-        self.steps_per_epoch = math.ceil(len(data.train_labels) / settings.batch_size)
+        self.steps_per_epoch = data.steps(settings.batch_size)
         self.total_steps = settings.epochs * self.steps_per_epoch
         self._losses = LossMeter()
         self._epoch_seconds = 0.0
@@ -195,7 +194,8 @@ class Trainer:
             for parameter in group["params"]:
                 parameter.grad = None
         with self._precision():
-            loss = F.cross_entropy(self.module(inputs), labels, label_smoothing=self._settings.label_smoothing)
+            outputs = self._outputs(inputs)
+            loss = F.cross_entropy(outputs, labels, label_smoothing=self._settings.label_smoothing)
         if self._scaler is None:
             loss.backward()  # type: ignore[no-untyped-call]
             if dynamics.after_backward(self.step):
@@ -212,6 +212,16 @@ class Trainer:
         self.step += 1
         if self._losses.add(loss, examples):
             self._losses.flush(self.step)
+
+    def _outputs(self, inputs: torch.Tensor) -> torch.Tensor:
+        try:
+            outputs: torch.Tensor = self.module(inputs)
+        except (AttributeError, LookupError, TypeError, ValueError) as error:
+            raise ModelError(
+                f"the model failed at step {self.step} of its training, on inputs of shape {tuple(inputs.shape)}: "
+                f"{type(error).__name__}: {error}"
+            ) from error
+        return outputs
 
     def _precision(self) -> AbstractContextManager[Any]:
         if self._settings.precision == "float32":
