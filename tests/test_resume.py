@@ -177,15 +177,15 @@ def kill_until_done(tmp_path: Path, name: str, *, epochs: int, kills: int, seed:
     assert timeless(tmp_path / "parts") == timeless(tmp_path / "whole")
 
 
-def test_a_killed_process_leaves_what_the_next_one_goes_on_from(tmp_path: Path) -> None:
-    kill_until_done(tmp_path, "lottery-ticket", epochs=12, kills=2, seed=1)
+# Every stop between two steps is tested above in one process; a real kill is tried a few times, or as often as asked.
+KILLS = int(os.environ.get("SPARSEPACK_KILLS", "2"))
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("name", RUNS)
-def test_a_process_killed_at_many_moments(tmp_path: Path, name: str) -> None:
-    kill_until_done(tmp_path, name, epochs=30, kills=8, seed=2)
+def test_a_process_killed_at_random_moments(tmp_path: Path, name: str) -> None:
+    kill_until_done(tmp_path, name, epochs=12, kills=KILLS, seed=2)
 
 
 def test_a_run_goes_on_with_the_number_of_threads_that_it_began_with(
