@@ -30,7 +30,15 @@ TRAIN = {"learning_rate": 0.1, "momentum": 0.9, "weight_decay": 0.0005, "epochs"
 def recipe(method: str, sparsity: float, seed: int) -> dict[str, Any]:
     """Return one run; both methods draw the same initial weights, so their masks are the same."""
     run = {"name": method, "method": method, "sparsity": sparsity, "generator": "keyed-product", "init": "uniform"}
-    return {"version": 1, "model": "lenet-300-100", "data": "digits", "seed": seed, "train": TRAIN, "runs": [run]}
+    return {
+        "version": 1,
+        "model": "lenet-300-100",
+        "data": "digits",
+        "seed": seed,
+        "threads": 1,
+        "train": TRAIN,
+        "runs": [run],
+    }
 
 
 def accuracy(checkpoint: SparseCheckpoint) -> float:
