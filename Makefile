@@ -2,6 +2,9 @@
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .stamp-install
+# 0 installs without the native operators where there is no C++ compiler; their tests are then skipped.
+NATIVE ?= 0
+NATIVE_SOURCES := setup.py $(shell find runtimes/native -name '*.cpp' -o -name '*.h')
 
 .PHONY: demo test lint types tests benchmarks docs clean
 
@@ -28,11 +31,11 @@ tests: $(STAMP)
 docs: $(STAMP)
 	$(BIN)/python benchmarks/tables.py
 
-$(STAMP): pyproject.toml constraints.txt
+$(STAMP): pyproject.toml constraints.txt $(NATIVE_SOURCES)
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt torch setuptools wheel
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt --no-build-isolation -e '.[dev]'
+	SPARSEPACK_REQUIRE_NATIVE=$(NATIVE) $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt --no-build-isolation -e '.[dev]'
 	touch $(STAMP)
 
 clean:
-	rm -rf .venv .typing .stamp-install build dist out *.egg-info
+	rm -rf .venv .typing .stamp-install build dist out *.egg-info runtimes/native/*.so

@@ -1,0 +1,175 @@
+#include "conv.h"
+
+#include <algorithm>
+
+#include "conv_plan.h"
+
+namespace sparsepack {
+namespace {
+
+// Jobs there should be at least, so that threads finish together.
+constexpr size_t kEnoughJobs = 16;
+
+// Everything one run needs in its jobs.
+struct Run {
+  const ConvSpec& spec;
+  const ConvPlan& plan;
+  const ConvCall& call;
+  size_t in_plane, out_plane, group_outputs;
+  bool clamp;
+  bool direct;  // no activation or a clamp: the kernel itself finishes the output
+  float low, high;
+  const float* residual_end;
+
+  // Batch items and groups lie one after the other, so one number names both.
+  const float* image(size_t index) const { return call.input + index * spec.group_channels * in_plane; }
+};
+
+// Writes a tile's finished rows from scratch to the output.
+void finish_rows(const Run& run, const Tile& tile, size_t n, size_t first_row, size_t row_count, const float* scratch) {
+  const auto& plan = run.plan;
+  for (size_t r = 0; r < row_count; ++r) {
+    const float* from = scratch + r * plan.tile_floats;
+    size_t at = (n * run.spec.out_channels + first_row + r) * run.out_plane + static_cast<size_t>(tile.at);
+    for (int64_t y = 0; y < tile.rows; ++y) {
+      plan.kernels.finish(from, run.call.residual ? run.call.residual + at : nullptr, run.call.output + at,
+                          static_cast<size_t>(tile.columns), run.spec.activation);
+      from += plan.pitch;
+      at += static_cast<size_t>(plan.out_width);
+    }
+  }
+}
+
+// Row groups [first, last) of one tile; `activations` as the plan's programs expect them.
+void compute(const Run& run, const Tile& tile, size_t n, size_t g, size_t first, size_t last, const float* activations,
+             float* scratch) {
+  const auto& plan = run.plan;
+  const Program& program = plan.programs[g];
+  const size_t row0 = g * run.group_outputs;  // of the whole convolution
+  const bool windows = plan.mode == ConvMode::kWindows;
+  const size_t scratch_row = program.group_begin(first);
+  RowsCall rows{};
+  rows.bias = run.call.bias ? run.call.bias + row0 : nullptr;
+  rows.scratch_stride = plan.tile_floats;
+  rows.out_stride = run.out_plane;
+  rows.out_step = windows ? static_cast<size_t>(plan.out_width) : kUnit;
+  // A width of exactly one unit makes the tile's rows one run.
+  rows.unit_columns = static_cast<int>(tile.columns);
+  rows.columns = static_cast<int>(tile.rows * tile.columns);
+  rows.whole = !windows || tile.columns == kUnit ? rows.columns : 0;
+  rows.clamp = run.clamp;
+  rows.low = run.low;
+  rows.high = run.high;
+  for (size_t b = 0; b < program.block_count; ++b) {
+    const bool final_block = b + 1 == program.block_count;
+    for (size_t group = first; group < last; ++group) {
+      const Block& block = program.block(group, b);
+      const size_t begin = program.group_begin(group);
+      rows.activations = reinterpret_cast<const char*>(activations) + block.activations;
+      rows.entries = program.entries.data() + block.first_entry;
+      rows.tasks = program.tasks.data() + block.first_task;
+      rows.task_count = block.task_count;
+      rows.first = b == 0;
+      rows.row_base = static_cast<uint32_t>(begin);
+      rows.scratch = scratch + (begin - scratch_row) * plan.tile_floats;
+      if (run.direct && final_block) {
+        const size_t at = (n * run.spec.out_channels + row0 + begin) * run.out_plane + static_cast<size_t>(tile.at);
+        rows.out = run.call.output + at;
+        rows.residual = run.call.residual ? run.call.residual + at : nullptr;
+        rows.residual_end = run.residual_end;
+      }
+      (windows ? plan.kernels.rows_narrow : plan.kernels.rows)[tile.units](rows);
+      if (!run.direct && final_block) {
+        finish_rows(run, tile, n, row0 + begin, program.group_end(group) - begin, rows.scratch);
+      }
+    }
+  }
+}
+
+}  // namespace
+
+SparseConv::SparseConv(ConvSpec spec, SparseRows weight) : spec_(spec), weight_(std::move(weight)) {
+  const size_t taps = static_cast<size_t>(spec_.kernel[0] * spec_.kernel[1]);
+  if (spec_.groups == 0 || spec_.out_channels % spec_.groups != 0) {
+    throw InputError("output channels are not a multiple of the groups");
+  }
+  if (weight_.rows != spec_.out_channels || weight_.columns != spec_.group_channels * taps) {
+    throw InputError("the weight's shape does not match the convolution");
+  }
+}
+
+SparseConv::~SparseConv() = default;
+
+std::array<int64_t, 2> SparseConv::output_size(int64_t height, int64_t width) const {
+  const std::array<int64_t, 2> in{height, width};
+  std::array<int64_t, 2> out{};
+  for (size_t i = 0; i < 2; ++i) {
+    const int64_t padded = in[i] + spec_.pad[i] + spec_.pad[i + 2];
+    const int64_t reach = (spec_.kernel[i] - 1) * spec_.dilation[i] + 1;
+    if (padded < reach) throw InputError("the kernel is larger than the padded input");
+    out[i] = (padded - reach) / spec_.stride[i] + 1;
+  }
+  return out;
+}
+
+std::shared_ptr<const ConvPlan> SparseConv::plan_for(int64_t height, int64_t width) {
+  constexpr size_t kKeptPlans = 4;  // a layout is as large as the weight
+  std::lock_guard<std::mutex> lock(mutex_);
+  auto found = plans_.find({height, width});
+  if (found != plans_.end()) return found->second;
+  const auto out = output_size(height, width);
+  auto plan = std::make_shared<const ConvPlan>(spec_, weight_, height, width, out[0], out[1], kernels());
+  if (plans_.size() >= kKeptPlans) plans_.erase(plans_.begin());
+  plans_[{height, width}] = plan;
+  return plan;
+}
+
+void SparseConv::prepare(int64_t height, int64_t width) { plan_for(height, width); }
+
+void SparseConv::run(const ConvCall& call, Executor& executor) {
+  const auto [out_h, out_w] = output_size(call.height, call.width);
+  if (call.batch == 0 || out_h * out_w == 0 || spec_.out_channels == 0) return;
+  const auto plan = plan_for(call.height, call.width);
+  Run run{spec_, *plan, call, static_cast<size_t>(call.height * call.width), static_cast<size_t>(out_h * out_w),
+          spec_.out_channels / spec_.groups, spec_.activation.kind == Activation::kClamp, false,
+          spec_.activation.alpha, spec_.activation.beta, nullptr};
+  run.direct = run.clamp || spec_.activation.kind == Activation::kNone;
+
+  if (call.residual) run.residual_end = call.residual + static_cast<size_t>(call.batch) * spec_.out_channels * run.out_plane;
+  const size_t images = static_cast<size_t>(call.batch) * spec_.groups;  // one a batch item and group
+  const size_t tile_count = plan->tiles.size(), tiles = images * tile_count;
+  const size_t channels = spec_.group_channels, row_groups = plan->programs[0].groups;
+  const size_t packed = plan->packs() ? channels * plan->channel_floats : 0;
+  const size_t splits = std::min(row_groups, std::max<size_t>(1, kEnoughJobs / tiles));
+  const size_t sums = (row_groups + splits - 1) / splits * plan->programs[0].group_rows * plan->tile_floats;
+  // Tiles whose rows are shared out are packed once, before; others by the job that uses them,
+  // which then finds its copy in the cache.
+  Scratch shared(splits > 1 ? tiles * packed * sizeof(float) : 0);
+  if (splits > 1 && packed) {
+    const size_t slices = std::min<size_t>(channels, (kEnoughJobs + tiles - 1) / tiles);
+    for_each_job(executor, tiles * slices, [&](size_t job) {
+      const size_t at = job / slices, slice = job % slices;
+      const size_t begin = channels * slice / slices, end = channels * (slice + 1) / slices;
+      Scratch patch(plan->patch_floats() * sizeof(float));
+      plan->pack(run.image(at / tile_count) + begin * run.in_plane, spec_, plan->tiles[at % tile_count], end - begin,
+                 patch.floats(), shared.floats() + at * packed + begin * plan->channel_floats);
+    });
+  }
+  for_each_job(executor, tiles * splits, [&](size_t job) {
+    const size_t split = job % splits, at = job / splits, image = at / tile_count;
+    const Tile& tile = plan->tiles[at % tile_count];
+    Scratch scratch((sums + (splits > 1 ? 0 : packed + plan->patch_floats())) * sizeof(float));
+    const float* activations = run.image(image) + tile.at;
+    if (packed && splits > 1) {
+      activations = shared.floats() + at * packed;
+    } else if (packed) {
+      float* own = scratch.floats() + sums;
+      plan->pack(run.image(image), spec_, tile, channels, own + packed, own);
+      activations = own;
+    }
+    compute(run, tile, image / spec_.groups, image % spec_.groups, row_groups * split / splits,
+            row_groups * (split + 1) / splits, activations, scratch.floats());
+  });
+}
+
+}  // namespace sparsepack

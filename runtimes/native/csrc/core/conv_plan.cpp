@@ -1,0 +1,192 @@
+#include "conv_plan.h"
+
+#include <algorithm>
+#include <cstring>
+
+namespace sparsepack {
+namespace {
+
+// Activations of one block of the reduction: what the first-level cache holds. Half or twice as
+// much costs a few percent.
+constexpr size_t kBlockBytes = 32 * 1024;
+// Tiles wide enough that reading a weight is a small part of using it, yet the sums stay in registers.
+constexpr int kPointUnits = 10;
+constexpr int kWindowUnits = 14;
+// Multiply-adds have a latency of four: narrower tiles wait for their own sums.
+constexpr int64_t kLatencyVectors = 4;
+
+int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+int64_t round_up(int64_t v, int64_t to) { return ceil_div(v, to) * to; }
+
+// How many tiles to cut `vectors` into: of about `most`, and where that leaves tiles too narrow to
+// hide the latency of a multiply-add, fewer and wider ones.
+int64_t tile_count(int64_t vectors, int64_t most) {
+  const int64_t count = ceil_div(vectors, most);
+  return count > 1 && vectors / count < std::min(most, kLatencyVectors) ? std::max<int64_t>(1, vectors / most) : count;
+}
+
+}  // namespace
+
+ConvPlan::ConvPlan(const ConvSpec& spec, const SparseRows& weight, int64_t h, int64_t w, int64_t out_h, int64_t out_w,
+                   const KernelSet& set)
+    : kernels(set), height(h), width(w), out_height(out_h), out_width(out_w) {
+  const size_t taps = static_cast<size_t>(spec.kernel[0] * spec.kernel[1]);
+  std::vector<size_t> tap_offset(taps, 0);
+  const bool unpadded = spec.pad == std::array<int64_t, 4>{0, 0, 0, 0};
+  if (taps == 1 && unpadded) {
+    const bool unit_stride = spec.stride == std::array<int64_t, 2>{1, 1};
+    const bool aligned = (height * width) % 16 == 0;
+    mode = unit_stride && aligned ? ConvMode::kInPlace : ConvMode::kPoints;
+    plan_points();
+  } else {
+    mode = ConvMode::kWindows;
+    plan_windows(spec, tap_offset);
+  }
+
+  const size_t block_channels = std::max<size_t>(1, kBlockBytes / ((mode == ConvMode::kInPlace ? tile_floats : channel_floats) * sizeof(float)));
+  const size_t group_outputs = spec.out_channels / spec.groups;
+  ProgramShape shape;
+  shape.group_rows = std::min<size_t>(128, std::max<size_t>(16, group_outputs / 8));
+  // Blocks of equal length: a short last one would pay for the partial sums like a long one.
+  const size_t blocks = std::max<size_t>(1, (spec.group_channels + block_channels - 1) / block_channels);
+  shape.block_columns = (spec.group_channels + blocks - 1) / blocks * taps;
+  shape.offset_of = [&](size_t column) {
+    return (column / taps * channel_floats + tap_offset[column % taps]) * sizeof(float);
+  };
+  for (size_t g = 0; g < spec.groups; ++g) {
+    SparseRows part;
+    part.rows = group_outputs;
+    part.columns = weight.columns;
+    const size_t first = weight.row_start[g * group_outputs], last = weight.row_start[(g + 1) * group_outputs];
+    part.column.assign(weight.column.begin() + first, weight.column.begin() + last);
+    part.value.assign(weight.value.begin() + first, weight.value.begin() + last);
+    for (size_t r = 0; r <= group_outputs; ++r) part.row_start.push_back(weight.row_start[g * group_outputs + r] - first);
+    programs.push_back(build_program(part, shape));
+  }
+}
+
+// Tiles of nearly equal width that all begin on a whole vector.
+void ConvPlan::plan_points() {
+  const int64_t pixels = out_height * out_width;
+  const int64_t step = kUnit * kernels.align_units;
+  const int64_t vectors = ceil_div(pixels, step);
+  const int64_t most = std::min(kPointUnits, kernels.max_units) / kernels.align_units;
+  int64_t count = tile_count(vectors, most);
+  while (ceil_div(vectors, count) * kernels.align_units > kernels.max_units) ++count;
+  int64_t begin = 0;
+  for (int64_t i = 0; i < count; ++i) {
+    const int64_t end = std::min(pixels, vectors * (i + 1) / count * step);
+    tiles.push_back({begin, 1, end - begin, static_cast<int>(ceil_div(end - begin, kUnit))});
+    tile_floats = std::max<size_t>(tile_floats, static_cast<size_t>(round_up(end - begin, step)));
+    begin = end;
+  }
+  pitch = static_cast<int64_t>(tile_floats);
+  channel_floats = mode == ConvMode::kInPlace ? static_cast<size_t>(pixels) : tile_floats;
+}
+
+// Strips of 8 columns: a tile is then nearly square and its halo small, which is what lets a long
+// block of the reduction fit the first-level cache.
+void ConvPlan::plan_windows(const ConvSpec& spec, std::vector<size_t>& tap_offset) {
+  const auto [kernel_h, kernel_w] = spec.kernel;
+  const auto [stride_y, stride_x] = spec.stride;
+  pitch = kUnit;
+  const int64_t across = ceil_div(out_width, pitch);
+  const int64_t down = ceil_div(out_height, std::min(kWindowUnits, kernels.max_units));
+  const int64_t tile_rows = ceil_div(out_height, down);
+  tile_floats = static_cast<size_t>(round_up(tile_rows * pitch, 16));
+
+  // Taps whose source rows differ by a multiple of the stride share a copy, one kernel column each.
+  for (int64_t phase = 0; phase < stride_y; ++phase) {
+    int64_t extra = -1;
+    for (int64_t ky = 0; ky < kernel_h; ++ky) {
+      if (ky * spec.dilation[0] % stride_y == phase) extra = ky * spec.dilation[0] / stride_y;
+    }
+    if (extra < 0) continue;
+    for (int64_t kx = 0; kx < kernel_w; ++kx) {
+      windows.push_back({phase, kx * spec.dilation[1], extra, channel_floats});
+      for (int64_t ky = 0; ky < kernel_h; ++ky) {
+        const int64_t reach = ky * spec.dilation[0];
+        if (reach % stride_y != phase) continue;
+        tap_offset[static_cast<size_t>(ky * kernel_w + kx)] = channel_floats + static_cast<size_t>(reach / stride_y * pitch);
+      }
+      channel_floats += static_cast<size_t>((tile_rows + extra) * pitch);
+    }
+  }
+  for (int64_t strip = 0; strip < across; ++strip) {
+    for (int64_t i = 0; i < down; ++i) {
+      const int64_t y = out_height * i / down, rows = out_height * (i + 1) / down - y, x = strip * pitch;
+      tiles.push_back({y * out_width + x, rows, std::min(pitch, out_width - x), static_cast<int>(rows)});
+    }
+  }
+  // Edge tiles are first copied into a patch with their padding around them. The last vector of a
+  // window may read on to the end of a strided vector.
+  patch_pitch_ = (pitch - 1) * stride_x + (kernel_w - 1) * spec.dilation[1] + 1;
+  const int64_t patch_rows = (tile_rows - 1) * stride_y + (kernel_h - 1) * spec.dilation[0] + stride_y;
+  patch_floats_ = static_cast<size_t>(patch_pitch_ * patch_rows + 2 * kUnit * stride_x);
+  constexpr size_t kMostFloats = size_t{1} << 28;  // of scratch for one tile
+  if (patch_floats_ > kMostFloats || channel_floats > kMostFloats / spec.group_channels) {
+    throw InputError("the kernel's reach is too large");
+  }
+}
+
+// A run of output pixels of a strided 1x1 kernel spans parts of several rows.
+void ConvPlan::pack_points(const float* from, const ConvSpec& spec, const Tile& tile, float* to) const {
+  const auto stride_y = spec.stride[0], stride_x = spec.stride[1];
+  for (int64_t done = 0; done < tile.columns;) {
+    const int64_t y = (tile.at + done) / out_width, x = (tile.at + done) % out_width;
+    const int64_t length = std::min(out_width - x, tile.columns - done);
+    kernels.take_columns(from + y * stride_y * width + x * stride_x, 0, static_cast<size_t>(stride_x), 1,
+                         static_cast<size_t>(length), to + done, 0);
+    done += length;
+  }
+}
+
+void ConvPlan::pack(const float* from, const ConvSpec& spec, const Tile& tile, size_t channels, float* patch,
+                    float* to) const {
+  const size_t plane = static_cast<size_t>(height * width);
+  const auto [stride_y, stride_x] = spec.stride;
+  if (mode == ConvMode::kPoints) {
+    const bool strided = stride_y != 1 || stride_x != 1;
+    for (size_t c = 0; c < channels; ++c, from += plane, to += channel_floats) {
+      if (strided) {
+        pack_points(from, spec, tile, to);
+      } else {
+        kernels.take_columns(from + tile.at, 0, 1, 1, static_cast<size_t>(tile.columns), to, 0);
+      }
+      for (int64_t i = tile.columns; i < tile.units * kUnit; ++i) to[i] = 0.0f;
+    }
+    return;
+  }
+  const int64_t y = tile.at / out_width * stride_y - spec.pad[0], x = tile.at % out_width * stride_x - spec.pad[1];
+  const int64_t rows = (tile.rows - 1) * stride_y + (spec.kernel[0] - 1) * spec.dilation[0] + stride_y;
+  // Inside the image, with a row below for what vectors read too far: no padding to make.
+  const bool room = width >= 2 * kUnit * stride_x;
+  if (room && y >= 0 && x >= 0 && y + rows < height && x + patch_pitch_ <= width) {
+    for (size_t c = 0; c < channels; ++c, from += plane, to += channel_floats) {
+      take_windows(from + y * width + x, width, spec, tile, to);
+    }
+    return;
+  }
+  // The clipped part of the source, and where it lies in the patch. Only that part is ever
+  // written, so the padding around it stays zero from channel to channel.
+  const int64_t top = std::clamp<int64_t>(y, 0, height), bottom = std::clamp<int64_t>(y + rows, top, height);
+  const int64_t left = std::clamp<int64_t>(x, 0, width), right = std::clamp<int64_t>(x + patch_pitch_, left, width);
+  std::memset(patch, 0, patch_floats_ * sizeof(float));
+  for (size_t c = 0; c < channels; ++c, from += plane, to += channel_floats) {
+    kernels.take_columns(from + top * width + left, static_cast<size_t>(width), 1, static_cast<size_t>(bottom - top),
+                         static_cast<size_t>(right - left), patch + (top - y) * patch_pitch_ + (left - x),
+                         static_cast<size_t>(patch_pitch_));
+    take_windows(patch, patch_pitch_, spec, tile, to);
+  }
+}
+
+void ConvPlan::take_windows(const float* from, int64_t from_pitch, const ConvSpec& spec, const Tile& tile,
+                            float* to) const {
+  for (const Window& window : windows) {
+    kernels.take_units(from + window.first_y * from_pitch + window.first_x,
+                       static_cast<size_t>(from_pitch * spec.stride[0]), static_cast<size_t>(spec.stride[1]),
+                       static_cast<size_t>(tile.rows + window.extra_rows), to + window.at);
+  }
+}
+
+}  // namespace sparsepack

@@ -1,0 +1,59 @@
+// Everything about one convolution that depends on the input's size but not on its values.
+#pragma once
+
+#include "conv.h"
+
+namespace sparsepack {
+
+enum class ConvMode {
+  kInPlace,  // 1x1, stride 1, no padding, planes aligned: tiles are runs of the input itself
+  kPoints,   // 1x1 without padding otherwise: the input is copied tile by tile
+  kWindows,  // any kernel: tiles 8 columns wide, with a shifted copy for each kernel column
+};
+
+// A tile's copy for one kernel column and one phase of the row stride.
+struct Window {
+  int64_t first_y, first_x;  // from the tile's first source position
+  int64_t extra_rows;        // below the tile's output rows
+  size_t at;                 // floats from the channel's first window
+};
+
+struct Tile {
+  int64_t at;             // first output pixel
+  int64_t rows, columns;  // of output pixels; rows lie out_width apart
+  int units;              // width in units of 8 floats that the kernel computes
+};
+
+class ConvPlan {
+ public:
+  ConvPlan(const ConvSpec& spec, const SparseRows& weight, int64_t height, int64_t width, int64_t out_height,
+           int64_t out_width, const KernelSet& kernels);
+
+  ConvMode mode = ConvMode::kInPlace;
+  const KernelSet& kernels;
+  int64_t height, width, out_height, out_width;
+  std::vector<Tile> tiles;
+  int64_t pitch = 0;           // floats between a tile's rows
+  size_t tile_floats = 0;      // the widest tile
+  std::vector<Window> windows;
+  size_t channel_floats = 0;   // of one channel's copies in one tile; kInPlace: its plane
+  std::vector<Program> programs;  // one a group of the convolution
+
+  bool packs() const { return mode != ConvMode::kInPlace; }
+  // Scratch that `pack` needs; zero on first use where the mode is kWindows.
+  size_t patch_floats() const { return patch_floats_; }
+  // Copies what `tile` reads of `channels` channels from `from` on, each channel_floats long.
+  void pack(const float* from, const ConvSpec& spec, const Tile& tile, size_t channels, float* patch, float* to) const;
+
+ private:
+  void plan_points();
+  void plan_windows(const ConvSpec& spec, std::vector<size_t>& tap_offset);
+
+  void take_windows(const float* from, int64_t from_pitch, const ConvSpec& spec, const Tile& tile, float* to) const;
+  void pack_points(const float* from, const ConvSpec& spec, const Tile& tile, float* to) const;
+
+  size_t patch_floats_ = 0;
+  int64_t patch_pitch_ = 0;
+};
+
+}  // namespace sparsepack

@@ -1,0 +1,36 @@
+// Sparse linear layer: tokens x features in, tokens x outputs out, weights sparse.
+//
+// Activations arrive with a token's features side by side; the kernel wants a feature's tokens
+// side by side, so tiles of tokens are transposed on the way in and on the way out.
+#pragma once
+
+#include "parallel.h"
+#include "program.h"
+
+namespace sparsepack {
+
+struct LinearCall {
+  const float* input;     // tokens x weight columns
+  size_t tokens;
+  const float* bias;      // by output; may be null
+  const float* residual;  // output-shaped; may be null
+  float* output;          // tokens x weight rows
+};
+
+class SparseLinear {
+ public:
+  SparseLinear(SparseRows weight, ActivationSpec activation);
+
+  size_t inputs() const { return inputs_; }
+  size_t outputs() const { return program_.rows; }
+  void run(const LinearCall& call, Executor& executor) const;
+
+ private:
+  const KernelSet& kernels_;
+  ActivationSpec activation_;
+  size_t inputs_;
+  size_t tile_floats_;  // tokens in a tile
+  Program program_;
+};
+
+}  // namespace sparsepack

@@ -1,0 +1,81 @@
+// The contract between the portable drivers and the kernels of one instruction set.
+//
+// A tile is a run of output positions (pixels or tokens). Its width counts in units of 8 floats.
+// The activations of a tile are laid out so that each column of the weight is one contiguous run
+// of the tile's width; a kept weight is then one scalar and the distance to its run.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace sparsepack {
+
+constexpr int kUnit = 8;       // floats in a unit of tile width
+constexpr int kMaxUnits = 16;  // the widest tile of any instruction set
+
+struct Entry {
+  uint32_t offset;  // bytes from the block's activations to the weight's run
+  float weight;
+};
+
+struct RowTask {
+  uint32_t row;
+  uint32_t count;  // entries of this row in this block
+};
+
+enum class Activation { kNone, kClamp, kLeakyRelu, kHardSwish, kSilu, kGelu, kGeluTanh };
+
+struct ActivationSpec {
+  Activation kind = Activation::kNone;
+  float alpha = 0.0f;  // clamp: low; leaky relu: slope; hard swish: slope
+  float beta = 0.0f;   // clamp: high; hard swish: offset
+};
+
+// One block of the reduction applied to a list of rows.
+struct RowsCall {
+  const char* activations;
+  const Entry* entries;
+  const RowTask* tasks;
+  size_t task_count;
+  bool first;         // start from the bias (or zero) instead of the scratch rows
+  const float* bias;  // by row; may be null
+  float* scratch;     // by row, scratch_stride floats each; aligned to 64 bytes
+  size_t scratch_stride;
+  uint32_t row_base;       // the row that scratch, out and residual begin with
+  float* out;             // null: results go to scratch; else finished here, vector by vector
+  size_t out_stride;      // floats between rows of out and residual
+  size_t out_step;        // floats between a row's units in out (8 where the tile is one run)
+  int unit_columns;       // values kept of each unit of 8, fewer only where out_step is not 8
+  int columns;            // values kept of the tile where it is one run
+  int whole;              // the leading values of the tile that are kept without a gap
+  const float* residual;  // may be null
+  const float* residual_end;
+  bool clamp;
+  float low, high;
+};
+
+using RowsFunction = void (*)(const RowsCall&);
+
+struct KernelSet {
+  const char* name;
+  int max_units;                     // the widest tile that stays in registers
+  int align_units;                   // tiles should begin at multiples of this
+  RowsFunction rows[kMaxUnits + 1];  // by tile width; [0] unused
+  RowsFunction rows_narrow[kMaxUnits + 1];  // for activations aligned to a unit only
+  // Copies of parts of an image, `from_pitch` floats between its rows. `take_columns` reads every
+  // stride-th value and nothing past the last; `take_units` takes one unit a row, packs them without
+  // a gap, and may read on to the end of 2 * kUnit values where it is strided.
+  void (*take_columns)(const float* from, size_t from_pitch, size_t stride, size_t rows, size_t columns, float* to,
+                       size_t to_pitch);
+  void (*take_units)(const float* from, size_t from_pitch, size_t stride, size_t rows, float* to);
+  // to[c * to_stride + r] = from[r * from_stride + c]; fastest where a row of `from` is long
+  void (*transpose)(const float* from, size_t rows, size_t columns, size_t from_stride, float* to, size_t to_stride);
+  // out[i] = activation(in[i] + residual[i]); in place is allowed; residual may be null
+  void (*finish)(const float* in, const float* residual, float* out, size_t count, const ActivationSpec&);
+};
+
+// The best set this processor runs; SPARSEPACK_ISA=generic|avx2|avx512|neon asks for a lesser one.
+const KernelSet& kernels();
+const KernelSet* kernels_named(const char* name);  // null: unknown, not built or not runnable here
+
+}  // namespace sparsepack

@@ -1,0 +1,294 @@
+// The kernels, written once in compiler vector types; each instruction set's file sets
+// SPARSEPACK_NAMESPACE, SPARSEPACK_LANES and SPARSEPACK_MAX_UNITS and includes this.
+// Everything has internal linkage: the same template compiled for two instruction sets must never
+// be merged by the linker.
+#pragma once
+
+#include <cmath>
+#include <cstring>
+
+#include "kernel.h"
+
+namespace sparsepack {
+namespace {
+
+constexpr int kLanes = SPARSEPACK_LANES;
+
+// Declared with float alignment: activations used in place begin anywhere.
+template <int L>
+struct VectorOf {
+  typedef float type __attribute__((vector_size(L * 4), aligned(4), may_alias));
+};
+template <int L>
+using Vec = typename VectorOf<L>::type;
+
+template <int L>
+inline Vec<L> splat(float value) {
+  return value - Vec<L>{};
+}
+
+// Comparisons are written so that NaN passes through.
+template <int L>
+inline Vec<L> clamp(Vec<L> v, float low, float high) {
+  const Vec<L> lo = splat<L>(low), hi = splat<L>(high);
+  v = v < lo ? lo : v;
+  return v > hi ? hi : v;
+}
+
+template <int L>
+inline Vec<L> load(const float* p) {
+  return *reinterpret_cast<const Vec<L>*>(p);
+}
+template <int L>
+inline void store(float* p, Vec<L> v) {
+  *reinterpret_cast<Vec<L>*>(p) = v;
+}
+
+// A tile of U units: as many full vectors of L lanes as fit, and one half where U is odd for 16 lanes.
+template <int U, int L>
+struct Shape {
+  static constexpr int kFull = U * kUnit / L;
+  static constexpr int kRest = U * kUnit % L;
+  static constexpr int kHalf = kRest ? kRest : 4;  // a valid type where there is no rest
+};
+
+// Stores the first `count` lanes.
+template <int L>
+inline void store_part(float* to, Vec<L> v, int count) {
+  float lanes[L];
+  store<L>(lanes, v);
+  int i = 0;
+  if constexpr (L > 8) {
+    if (count & 8) store<8>(to, load<8>(lanes)), i = 8;
+  }
+  if constexpr (L > 4) {
+    if (count & 4) store<4>(to + i, load<4>(lanes + i)), i += 4;
+  }
+  if (count & 2) {
+    std::memcpy(to + i, lanes + i, 8);
+    i += 2;
+  }
+  if (count & 1) to[i] = lanes[i];
+}
+
+// Residual, clamp and store.
+template <int L>
+inline void finish_whole(const RowsCall& call, size_t place, Vec<L> v) {
+  if (call.residual) v += load<L>(call.residual + place);
+  if (call.clamp) v = clamp<L>(v, call.low, call.high);
+  store<L>(call.out + place, v);
+}
+
+// Stores a vector of which only some lanes may be kept.
+template <int L>
+__attribute__((noinline)) void finish_part(const RowsCall& call, size_t place, int at, Vec<L> v) {
+  int count = call.unit_columns - at % kUnit;
+  if (call.out_step == kUnit) count = call.columns - at;
+  if (count <= 0) return;
+  place += static_cast<size_t>(at / kUnit) * call.out_step + static_cast<size_t>(at % kUnit);
+  if (call.residual) {
+    const float* residual = call.residual + place;
+    if (count >= L || residual + L <= call.residual_end) {
+      v += load<L>(residual);  // lanes past the count belong to other outputs and are dropped
+    } else {
+      float lanes[L] = {};
+      std::memcpy(lanes, residual, static_cast<size_t>(count) * sizeof(float));
+      v += load<L>(lanes);
+    }
+  }
+  if (call.clamp) v = clamp<L>(v, call.low, call.high);
+  if (count >= L) {
+    store<L>(call.out + place, v);
+  } else {
+    store_part<L>(call.out + place, v, count);
+  }
+}
+
+template <int U, int L>
+void rows(const RowsCall& call) {
+  using S = Shape<U, L>;
+  const Entry* entry = call.entries;
+  const auto in_out = [&](int at) { return static_cast<size_t>(at / kUnit) * call.out_step + static_cast<size_t>(at % kUnit); };
+  for (size_t t = 0; t < call.task_count; ++t) {
+    const RowTask task = call.tasks[t];
+    const size_t local = task.row - call.row_base;
+    float* scratch = call.scratch + local * call.scratch_stride;
+    Vec<L> acc[S::kFull ? S::kFull : 1];
+    Vec<S::kHalf> half;
+    if (call.first) {
+      const float bias = call.bias ? call.bias[task.row] : 0.0f;
+      for (int i = 0; i < S::kFull; ++i) acc[i] = splat<L>(bias);
+      if (S::kRest) half = splat<S::kHalf>(bias);
+    } else {
+      for (int i = 0; i < S::kFull; ++i) acc[i] = load<L>(scratch + i * L);
+      if (S::kRest) half = load<S::kHalf>(scratch + S::kFull * L);
+    }
+    for (const Entry* end = entry + task.count; entry != end; ++entry) {
+      const float* x = reinterpret_cast<const float*>(call.activations + entry->offset);
+      const Vec<L> w = splat<L>(entry->weight);
+      for (int i = 0; i < S::kFull; ++i) acc[i] += w * load<L>(x + i * L);
+      if (S::kRest) half += splat<S::kHalf>(entry->weight) * load<S::kHalf>(x + S::kFull * L);
+    }
+    if (!call.out) {
+      for (int i = 0; i < S::kFull; ++i) store<L>(scratch + i * L, acc[i]);
+      if (S::kRest) store<S::kHalf>(scratch + S::kFull * L, half);
+      continue;
+    }
+    const size_t place = local * call.out_stride;
+    if (call.whole == U * kUnit) {
+      if (call.residual) {
+        const float* residual = call.residual + place;
+        for (int i = 0; i < S::kFull; ++i) acc[i] += load<L>(residual + in_out(i * L));
+        if (S::kRest) half += load<S::kHalf>(residual + in_out(S::kFull * L));
+      }
+      if (call.clamp) {
+        for (int i = 0; i < S::kFull; ++i) acc[i] = clamp<L>(acc[i], call.low, call.high);
+        if (S::kRest) half = clamp<S::kHalf>(half, call.low, call.high);
+      }
+      float* out = call.out + place;
+      for (int i = 0; i < S::kFull; ++i) store<L>(out + in_out(i * L), acc[i]);
+      if (S::kRest) store<S::kHalf>(out + in_out(S::kFull * L), half);
+      continue;
+    }
+    // Unrolled: an index that varies at run time would keep the sums in memory all along.
+#pragma GCC unroll 32
+    for (int i = 0; i < S::kFull; ++i) {
+      if (i * L + L <= call.whole) {
+        finish_whole<L>(call, place + in_out(i * L), acc[i]);
+      } else {
+        finish_part<L>(call, place, i * L, acc[i]);
+      }
+    }
+    if (S::kRest) finish_part<S::kHalf>(call, place, S::kFull * L, half);
+  }
+}
+
+// Every second of 2 * kUnit values.
+inline void store_even(const float* from, float* to) {
+#if SPARSEPACK_LANES >= 8
+  store<8>(to, __builtin_shufflevector(load<8>(from), load<8>(from + 8), 0, 2, 4, 6, 8, 10, 12, 14));
+#else
+  store<4>(to, __builtin_shufflevector(load<4>(from), load<4>(from + 4), 0, 2, 4, 6));
+  store<4>(to + 4, __builtin_shufflevector(load<4>(from + 8), load<4>(from + 12), 0, 2, 4, 6));
+#endif
+}
+
+void take_columns(const float* from, size_t from_pitch, size_t stride, size_t rows, size_t columns, float* to,
+                  size_t to_pitch) {
+  for (size_t r = 0; r < rows; ++r, from += from_pitch, to += to_pitch) {
+    size_t i = 0;
+    if (stride == 1) {
+      // A rest overlaps what is already there instead of going value by value.
+      for (; i + kUnit <= columns; i += kUnit) store<kUnit>(to + i, load<kUnit>(from + i));
+      if (i < columns && columns >= kUnit) {
+        store<kUnit>(to + columns - kUnit, load<kUnit>(from + columns - kUnit));
+      } else if (i < columns && columns >= 4) {
+        store<4>(to, load<4>(from));
+        store<4>(to + columns - 4, load<4>(from + columns - 4));
+      } else {
+        for (; i < columns; ++i) to[i] = from[i];
+      }
+    } else if (stride == 2) {
+      for (; i + kUnit < columns; i += kUnit) store_even(from + 2 * i, to + i);  // reads one value before the next
+      for (; i < columns; ++i) to[i] = from[2 * i];
+    } else {
+      for (; i < columns; ++i) to[i] = from[stride * i];
+    }
+  }
+}
+
+void take_units(const float* from, size_t from_pitch, size_t stride, size_t rows, float* to) {
+  if (stride == 1) {
+    for (; rows >= 2; rows -= 2, from += 2 * from_pitch, to += 2 * kUnit) {
+      const Vec<kUnit> a = load<kUnit>(from), b = load<kUnit>(from + from_pitch);
+      store<kUnit>(to, a);
+      store<kUnit>(to + kUnit, b);
+    }
+    if (rows) store<kUnit>(to, load<kUnit>(from));
+  } else if (stride == 2) {
+    for (size_t r = 0; r < rows; ++r, from += from_pitch, to += kUnit) store_even(from, to);
+  } else {
+    for (size_t r = 0; r < rows; ++r, from += from_pitch, to += kUnit) {
+      for (size_t i = 0; i < kUnit; ++i) to[i] = from[stride * i];
+    }
+  }
+}
+
+#if SPARSEPACK_LANES >= 8
+constexpr int kBlock = 8;
+
+inline void transpose_block(const float* from, size_t from_stride, float* to, size_t to_stride) {
+  Vec<8> r[8], s[8];
+  for (int i = 0; i < 8; ++i) r[i] = load<8>(from + i * from_stride);
+  for (int i = 0; i < 8; i += 2) {
+    s[i] = __builtin_shufflevector(r[i], r[i + 1], 0, 8, 2, 10, 4, 12, 6, 14);
+    s[i + 1] = __builtin_shufflevector(r[i], r[i + 1], 1, 9, 3, 11, 5, 13, 7, 15);
+  }
+  for (int i = 0; i < 8; i += 4) {
+    for (int j = 0; j < 2; ++j) {
+      r[i + j] = __builtin_shufflevector(s[i + j], s[i + j + 2], 0, 1, 8, 9, 4, 5, 12, 13);
+      r[i + j + 2] = __builtin_shufflevector(s[i + j], s[i + j + 2], 2, 3, 10, 11, 6, 7, 14, 15);
+    }
+  }
+  for (int i = 0; i < 4; ++i) {
+    store<8>(to + i * to_stride, __builtin_shufflevector(r[i], r[i + 4], 0, 1, 2, 3, 8, 9, 10, 11));
+    store<8>(to + (i + 4) * to_stride, __builtin_shufflevector(r[i], r[i + 4], 4, 5, 6, 7, 12, 13, 14, 15));
+  }
+}
+#else
+constexpr int kBlock = 4;
+
+inline void transpose_block(const float* from, size_t from_stride, float* to, size_t to_stride) {
+  Vec<4> r[4], s[4];
+  for (int i = 0; i < 4; ++i) r[i] = load<4>(from + i * from_stride);
+  for (int i = 0; i < 4; i += 2) {
+    s[i] = __builtin_shufflevector(r[i], r[i + 1], 0, 4, 2, 6);
+    s[i + 1] = __builtin_shufflevector(r[i], r[i + 1], 1, 5, 3, 7);
+  }
+  for (int i = 0; i < 2; ++i) {
+    store<4>(to + i * to_stride, __builtin_shufflevector(s[i], s[i + 2], 0, 1, 4, 5));
+    store<4>(to + (i + 2) * to_stride, __builtin_shufflevector(s[i], s[i + 2], 2, 3, 6, 7));
+  }
+}
+#endif
+
+void transpose(const float* from, size_t rows, size_t columns, size_t from_stride, float* to, size_t to_stride) {
+  const size_t whole_rows = rows - rows % kBlock, whole_columns = columns - columns % kBlock;
+  for (size_t r = 0; r < whole_rows; r += kBlock) {
+    for (size_t c = 0; c < whole_columns; c += kBlock) {
+      transpose_block(from + r * from_stride + c, from_stride, to + c * to_stride + r, to_stride);
+    }
+  }
+  for (size_t r = 0; r < rows; ++r) {
+    for (size_t c = r < whole_rows ? whole_columns : 0; c < columns; ++c) {
+      to[c * to_stride + r] = from[r * from_stride + c];
+    }
+  }
+}
+
+#include "activation_impl.h"
+
+template <int U>
+constexpr void fill_rows(KernelSet& set) {
+  // Rows that begin off a whole vector are read in halves: a wide load across two cache lines
+  // costs two, two narrow ones within a line each do not.
+  set.rows[U] = rows<U, kLanes>;
+  set.rows_narrow[U] = rows<U, (kLanes > kUnit ? kUnit : kLanes)>;
+  if constexpr (U < SPARSEPACK_MAX_UNITS) fill_rows<U + 1>(set);
+}
+
+constexpr KernelSet make_set(const char* name) {
+  KernelSet set{};
+  set.name = name;
+  set.max_units = SPARSEPACK_MAX_UNITS;
+  set.align_units = kLanes > kUnit ? kLanes / kUnit : 1;
+  fill_rows<1>(set);
+  set.take_columns = take_columns;
+  set.take_units = take_units;
+  set.transpose = transpose;
+  set.finish = finish;
+  return set;
+}
+
+}  // namespace
+}  // namespace sparsepack
