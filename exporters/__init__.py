@@ -80,6 +80,16 @@ def _onnx_unpack(
     write_onnx_unpack(checkpoint, path, source=found, values=values, force=force)
 
 
+def _onnx_sparse(
+    checkpoint: SparseCheckpoint, path: Path, values: str, source: ModelSource | None, force: bool
+) -> None:
+    from ..models.source import source_from_record
+    from .onnx_sparse import write_onnx_sparse
+
+    found = source or source_from_record(checkpoint.metadata.model)
+    write_onnx_sparse(checkpoint, path, source=found, values=values, force=force)
+
+
 _BOTH = ("fp32", "fp16")
 EXPORTERS: dict[str, Exporter] = {
     exporter.name: exporter
@@ -97,6 +107,14 @@ EXPORTERS: dict[str, Exporter] = {
             (*_BOTH, "int8"),
             True,
             _onnx_unpack,
+        ),
+        Exporter(
+            "onnx-sparse",
+            ".onnx",
+            "an ONNX graph whose sparse layers run faster, on the native operators",
+            _BOTH,
+            True,
+            _onnx_sparse,
         ),
     )
 }
@@ -164,9 +182,13 @@ def open_artifact(path: Path) -> Artifact:
     if beginning[8:] == b"{":
         return _open_container(path)
     from .onnx_artifact import OnnxArtifact
+    from .onnx_seal import claimed_format
+    from .onnx_sparse_artifact import OnnxSparseArtifact
     from .unpacking.artifact import open_unpack
 
     try:
+        if claimed_format(path) == "onnx-sparse":
+            return OnnxSparseArtifact(path)
         unpacked = open_unpack(path)
         return unpacked if unpacked is not None else OnnxArtifact(path)
     except FileFormatError as error:

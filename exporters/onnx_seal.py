@@ -9,6 +9,7 @@ tool that writes the model again moves the entry, and the file counts as that to
 from __future__ import annotations
 
 import hashlib
+import re
 from pathlib import Path
 
 from ..errors import FileFormatError, HashMismatchError
@@ -18,6 +19,8 @@ KEY = b"sparsepack.onnx"
 _ENTRY, _KEY, _VALUE = 0x72, 0x0A, 0x12
 _DIGEST = 64
 _CHUNK = 1 << 20
+# Enough for the entry's frame, both names and the digest.
+_HEAD = 160
 
 
 def seal(content: bytes, body: bytes) -> bytes:
@@ -32,6 +35,13 @@ def seal(content: bytes, body: bytes) -> bytes:
     return _entry(digest.hexdigest().encode() + content)
 
 
+def claimed_format(path: Path) -> str | None:
+    """Return the format that a file of ours names in its first bytes, unchecked; None for any other file."""
+    with path.open("rb") as stream:
+        found = re.search(rb'"format":"sparsepack\.([a-z-]+)"', stream.read(_HEAD))
+    return found[1].decode() if found else None
+
+
 def read_seal(path: Path) -> bytes | None:
     """Return the JSON after comparing the hash; None when the file has no entry of ours in front.
 
@@ -40,7 +50,7 @@ def read_seal(path: Path) -> bytes | None:
         FileFormatError: the entry itself is damaged.
     """
     with path.open("rb") as stream:
-        head = stream.read(160)
+        head = stream.read(_HEAD)
         # Key and JSON both hold the name: damage to one of them does not turn the file into somebody else's.
         if KEY not in head:
             return None

@@ -187,6 +187,17 @@ class OnnxFile:
         file, span = self._external(header, needed)
         return StoredTensor(name, shape, dtype, file, (span,))
 
+    def tensor(self, name: str) -> onnx.TensorProto:
+        """Return a constant as it lies in the file, of any type; external data is not read."""
+        start, end = self._spans[name]
+        with self.path.open("rb") as stream:
+            stream.seek(start)
+            content = stream.read(end - start)
+        try:
+            return onnx.TensorProto.FromString(content)
+        except DecodeError as error:
+            raise FileFormatError(f"{self.path}: tensor '{name}' is no protobuf message.") from error
+
     def _external(self, header: onnx.TensorProto, needed: int) -> tuple[Path, Span]:
         entries = {entry.key: entry.value for entry in header.external_data}
         file = self._data_path(entries.get("location", ""))

@@ -9,6 +9,7 @@ from __future__ import annotations
 from ..errors import RuntimeUnavailableError, unknown_name
 from .base import Runtime, Session
 from .onnx_session import OnnxRuntime
+from .onnx_sparse import OnnxRuntimeSparse
 from .scipy_chain import ScipyCsr
 from .torch_dense import TorchDense
 from .torch_semi_structured import TorchSemiStructured
@@ -16,6 +17,7 @@ from .torch_sparse import TorchSparseCsr
 
 _TABLE: tuple[Runtime, ...] = (
     OnnxRuntime("onnxruntime-cpu", "CPUExecutionProvider", "ONNX Runtime on the CPU; skips no zeros of its own."),
+    OnnxRuntimeSparse(),
     TorchDense("torch-cpu", "cpu", "PyTorch on the CPU with the decoded dense weights; every format."),
     TorchSparseCsr(),
     ScipyCsr(),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import FileFormatError, RuntimeUnavailableError, UnsupportedError
@@ -16,9 +17,8 @@ if TYPE_CHECKING:
 class OnnxSession:
     """A loaded ONNX graph; answers with its first output."""
 
-    notes: tuple[str, ...] = ()
-
-    def __init__(self, session: Any) -> None:
+    def __init__(self, session: Any, notes: tuple[str, ...] = ()) -> None:
+        self.notes = notes
         self._session = session
         self._errors = session_errors()
         self._names = [value.name for value in session.get_inputs()]
@@ -83,26 +83,45 @@ class OnnxRuntime:
 
     def accepts(self, artifact: Artifact) -> str | None:
         """Return None for ONNX artifacts."""
+        if artifact.format == "onnx-sparse":
+            return "its sparse layers need the operators that the runtime onnxruntime-sparse-cpu registers"
         return None if artifact.is_graph else f"it runs ONNX files, not the format '{artifact.format}'"
 
     def load(self, artifact: Artifact, *, threads: int, source: TorchSource | None = None) -> OnnxSession:
         """Load the graph with every optimisation that ONNX Runtime has; ``source`` is not needed."""
-        import onnxruntime
+        return OnnxSession(open_session(artifact.path, self.name, self.provider, session_options(threads)))
 
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
-        # Errors are raised; what is left below them is chatter about single nodes.
-        options.log_severity_level = 3
-        # Two sessions that spin between runs slow each other down 2x; this keeps interleaved times within 2 % of
-        # isolated ones and leaves isolated ones as they are.
-        options.add_session_config_entry("session.force_spinning_stop", "1")
-        try:
-            session = onnxruntime.InferenceSession(str(artifact.path), options, providers=[self.provider])
-        except session_errors() as error:
-            raise FileFormatError(f"{artifact.path}: ONNX Runtime cannot load it: {_first_line(error)}.") from error
-        if session.get_providers()[0] != self.provider:
-            # ONNX Runtime falls back to the CPU in silence when a provider is installed but finds no device.
-            raise RuntimeUnavailableError(f"{self.name}: ONNX Runtime fell back to {session.get_providers()[0]}.")
-        return OnnxSession(session)
+
+def session_options(threads: int) -> Any:
+    """Return the options that every session of ours has: all optimisations, and no spinning between runs."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
+    # Errors are raised; what is left below them is chatter about single nodes.
+    options.log_severity_level = 3
+    # Two sessions that spin between runs slow each other down 2x; this keeps interleaved times within 2 % of
+    # isolated ones and leaves isolated ones as they are.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
+    return options
+
+
+def open_session(path: Path, runtime: str, provider: str, options: Any) -> Any:
+    """Return ONNX Runtime's session.
+
+    Raises:
+        FileFormatError: it cannot load the file.
+        RuntimeUnavailableError: it loads it, but not on the provider.
+    """
+    import onnxruntime
+
+    try:
+        session = onnxruntime.InferenceSession(str(path), options, providers=[provider])
+    except session_errors() as error:
+        raise FileFormatError(f"{path}: ONNX Runtime cannot load it: {_first_line(error)}.") from error
+    if session.get_providers()[0] != provider:
+        # ONNX Runtime falls back to the CPU in silence when a provider is installed but finds no device.
+        raise RuntimeUnavailableError(f"{runtime}: ONNX Runtime fell back to {session.get_providers()[0]}.")
+    return session

@@ -1,0 +1,157 @@
+"""``onnx-sparse``: an ONNX graph whose sparse layers run on the native operators (docs/runtime.md).
+
+In: a sparse checkpoint and its network. Out: a graph for ONNX Runtime with ``libsparsepack_ops`` registered; layers that
+would not be faster stay as they are. Weights of sparse layers lie in the file as gaps and values; every tensor decodes to
+the checkpoint's own (with ``fp16`` values: to the one that the manifest's hash names). The file begins with our manifest
+(:mod:`.onnx_seal`), which also holds what was chosen for each layer, and why.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+import onnx
+from onnx import numpy_helper
+
+from ..compressor.checkpoint import SparseCheckpoint, SparseTensor
+from ..errors import UnsupportedError
+from ..files import atomic_path, canonical_json, refuse_existing, sha256_array
+from ..models.onnx_tensor import is_weight_like
+from .container import PREFIX
+from .manifest import TensorEntry, describe, manifest_json
+from .onnx_dense import _lower
+from .onnx_seal import KEY, seal
+from .parts import check_values, half
+from .sparse_graph.choose import CostModel
+from .sparse_graph.gaps import nonzero_bits
+from .sparse_graph.rewrite import Rewritten, rewrite
+
+if TYPE_CHECKING:
+    from ..models.source import ModelSource
+
+FORMAT = "onnx-sparse"
+VERSION = 1
+
+
+def write_onnx_sparse(
+    checkpoint: SparseCheckpoint,
+    path: Path,
+    *,
+    source: ModelSource,
+    values: str = "fp32",
+    force: bool = False,
+    costs: CostModel | None = None,
+) -> None:
+    """Write a checkpoint as an ONNX model with sparse layers.
+
+    Args:
+        checkpoint: any checkpoint; frozen and selected weights are materialised.
+        path: where to.
+        source: the network that the checkpoint was made from.
+        values: ``fp32``, or ``fp16``: the weights of sparse layers in half precision, everything else as it is.
+        force: whether an existing file may be replaced.
+        costs: what decides which layers run sparse; by default the rates of the reference machine.
+
+    Raises:
+        OutputExistsError: the file exists and ``force`` is false.
+        ModelError: the checkpoint's tensors do not fit the network, or it cannot be traced.
+        UnsupportedError: an operator without ONNX counterpart, a network of 2 GB or more, or a value too large for half
+            precision.
+    """
+    from ..models.graph.lowering import SINGLE_FILE_BYTES
+
+    check_values(values)
+    refuse_existing(path, force)
+    model = _dense_model(source, checkpoint)
+    if sum(len(tensor.raw_data) for tensor in model.graph.initializer) >= SINGLE_FILE_BYTES:
+        raise UnsupportedError("the network takes 2 GB or more, which 'onnx-sparse' cannot rewrite; export to 'onnx'.")
+    rewritten = rewrite(model, values=values, costs=costs)
+    entries = _entries(checkpoint, rewritten, values)
+    manifest = describe(
+        checkpoint.metadata,
+        [(entry, None) for entry in entries],
+        values=values,
+        max_abs_error=None if values == "fp32" else max(rewritten.errors.values(), default=0.0),
+        chain=False,
+    )
+    metadata = {
+        "format": PREFIX + FORMAT,
+        "version": VERSION,
+        "manifest": msgspec.json.decode(manifest_json(manifest)),
+        "layers": msgspec.to_builtins(rewritten.choices),
+    }
+    content = canonical_json(metadata)
+    body = rewritten.model.SerializeToString(deterministic=True)
+    with atomic_path(path) as temporary, temporary.open("wb") as stream:
+        stream.write(seal(content, body))
+        stream.write(body)
+
+
+def _dense_model(source: ModelSource, checkpoint: SparseCheckpoint) -> onnx.ModelProto:
+    """Return the network with the checkpoint's dense weights in it."""
+    from ..models.source import OnnxSource
+
+    state = checkpoint.dense_state()
+    if not isinstance(source, OnnxSource):
+        return _lower(source, state)
+    with tempfile.TemporaryDirectory() as folder:
+        patched = Path(folder) / "model.onnx"
+        source.write(patched, state)
+        model: onnx.ModelProto = onnx.load(patched)
+    # What an entry of ours said about the original is not true of what is written now.
+    foreign = [
+        onnx.StringStringEntryProto.FromString(entry.SerializeToString())
+        for entry in model.metadata_props
+        if entry.key != KEY.decode()
+    ]
+    del model.metadata_props[:]
+    model.metadata_props.extend(foreign)
+    return model
+
+
+def _entries(checkpoint: SparseCheckpoint, rewritten: Rewritten, values: str) -> list[TensorEntry]:
+    """Describe the checkpoint's tensors that are in the graph, in order."""
+    dense = {tensor.name: tensor for tensor in rewritten.model.graph.initializer}
+    for node in rewritten.model.graph.node:
+        if node.op_type == "Constant" and len(node.attribute) == 1 and node.attribute[0].name == "value":
+            dense[node.output[0]] = node.attribute[0].t
+    entries = []
+    for name, tensor in checkpoint.tensors.items():
+        record = tensor.record
+        if record.alias_of is not None:
+            continue
+        if name in rewritten.errors:
+            entries.append(_packed_entry(tensor, values))
+        elif name in dense and is_weight_like(dense[name]) and tuple(dense[name].dims) == record.shape:
+            if sha256_array(numpy_helper.to_array(dense[name])) == record.sha256:
+                entries.append(_entry(tensor))
+    return entries
+
+
+def _entry(tensor: SparseTensor) -> TensorEntry:
+    record = tensor.record
+    return TensorEntry(
+        name=record.name,
+        shape=record.shape,
+        dtype=record.dtype,
+        role=record.role,
+        parametrisation="identity",
+        kept=tensor.kept if record.masked else None,
+        structure=record.structure,
+        output_axis=record.output_axis,
+        sha256=record.sha256,
+    )
+
+
+def _packed_entry(tensor: SparseTensor, values: str) -> TensorEntry:
+    entry = _entry(tensor)
+    if values == "fp32":
+        return entry
+    dense = tensor.dense().copy()
+    mask = nonzero_bits(dense)
+    rounded = half(entry.name, dense[mask])[0].astype(dense.dtype)
+    dense[mask] = rounded
+    return msgspec.structs.replace(entry, stored="float16", sha256=sha256_array(dense))
