@@ -164,10 +164,15 @@ def _onnx(artifact: Artifact, checkpoint: SparseCheckpoint | None, model: str | 
     if refuses_model(artifact.model) is not None:
         # A pruned ONNX file has no second implementation; its tensors were compared above.
         return
+    runtime = next(found for found in RUNTIMES.values() if artifact.format in found.formats)
+    reason = runtime.available()
+    if reason is not None:
+        yield Finding("parity", subject, True, f"not run: {reason}.")
+        return
     try:
         source = source_of(artifact, typed_source(artifact.model, model))
         reference = dense_session(source, checkpoint.dense_state() if checkpoint else state_of(artifact), threads=1)
-        session = RUNTIMES["onnxruntime-cpu"].load(artifact, threads=1)
+        session = runtime.load(artifact, threads=1)
         inputs = [tensor.numpy() for tensor in source.example_inputs(PARITY_INPUTS)]
         found = parity(reference, session, inputs)
     except SparsepackError as error:

@@ -1,6 +1,8 @@
 """What every test shares: no property test is a timed test, and small checkpoints made by hand."""
 
+import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,6 +18,7 @@ from sparsepack.compressor.checkpoint import (
     TrainingCost,
 )
 from sparsepack.models.source import InputSpec, ModelRecord
+from sparsepack.runtimes.native import library_path, unavailable
 
 settings.register_profile("sparsepack", deadline=None)
 settings.load_profile("sparsepack")
@@ -38,3 +41,14 @@ def checkpoint_of() -> Callable[..., SparseCheckpoint]:
         return SparseCheckpoint(CheckpointMetadata(**{**fields, **changes}), {t.record.name: t for t in tensors})
 
     return build
+
+
+@pytest.fixture(scope="session")
+def operators() -> Path:
+    """The native operators' library; the test is skipped where it was not built, and fails where it had to be."""
+    reason = unavailable()
+    if reason is not None:
+        if os.environ.get("SPARSEPACK_REQUIRE_NATIVE") == "1":
+            pytest.fail(reason)
+        pytest.skip(reason)
+    return library_path()

@@ -33,10 +33,16 @@ def artifact_summary(artifact: Artifact) -> str:
     """Return what an export wrote."""
     from ...exporters.artifact import dense_bytes
 
+    from ...exporters.onnx_sparse_artifact import OnnxSparseArtifact
+    from ..onnx_sparse import sparse_share
+
     dense, size = dense_bytes(artifact), artifact.size
-    return (
+    text = (
         f"{artifact.path}: {artifact.format}, {human_bytes(size)}, {dense / size:.2f}x smaller than dense fp32 values."
     )
+    if isinstance(artifact, OnnxSparseArtifact):
+        text += f"\n{sparse_share(artifact.layers)} 'compress inspect' says why for each."
+    return text
 
 
 def inspection(path: Path, as_json: bool) -> str:
