@@ -1,9 +1,9 @@
 """``onnx-sparse``: an ONNX graph whose sparse layers run on the native operators (docs/runtime.md).
 
-In: a sparse checkpoint and its network. Out: a graph for ONNX Runtime with ``libsparsepack_ops`` registered; layers that
-would not be faster stay as they are. Weights of sparse layers lie in the file as gaps and values; every tensor decodes to
-the checkpoint's own (with ``fp16`` values: to the one that the manifest's hash names). The file begins with our manifest
-(:mod:`.onnx_seal`), which also holds what was chosen for each layer, and why.
+In: a sparse checkpoint and its network. Out: a graph for ONNX Runtime with ``libsparsepack_ops`` registered; layers
+that would not be faster stay as they are. Weights of sparse layers lie in the file as gaps and values; every tensor
+decodes to the checkpoint's own (with ``fp16`` values: to the one that the manifest's hash names). The file begins with
+our manifest (:mod:`.onnx_seal`), beside which stands what was chosen for each layer, and why.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import msgspec
 import onnx
 from onnx import numpy_helper
 
-from ..compressor.checkpoint import SparseCheckpoint, SparseTensor
+from ..compressor.checkpoint import SparseCheckpoint, SparseTensor, TensorRecord
 from ..errors import UnsupportedError
 from ..files import atomic_path, canonical_json, refuse_existing, sha256_array
 from ..models.onnx_tensor import is_weight_like
@@ -125,10 +125,15 @@ def _entries(checkpoint: SparseCheckpoint, rewritten: Rewritten, values: str) ->
             continue
         if name in rewritten.errors:
             entries.append(_packed_entry(tensor, values))
-        elif name in dense and is_weight_like(dense[name]) and tuple(dense[name].dims) == record.shape:
-            if sha256_array(numpy_helper.to_array(dense[name])) == record.sha256:
-                entries.append(_entry(tensor))
+        elif name in dense and _holds(dense[name], record):
+            entries.append(_entry(tensor))
     return entries
+
+
+def _holds(stored: onnx.TensorProto, record: TensorRecord) -> bool:
+    if not is_weight_like(stored) or tuple(stored.dims) != record.shape:
+        return False
+    return bool(sha256_array(numpy_helper.to_array(stored)) == record.sha256)
 
 
 def _entry(tensor: SparseTensor) -> TensorEntry:

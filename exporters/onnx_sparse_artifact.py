@@ -140,11 +140,9 @@ class OnnxSparseArtifact(Artifact):
 def _metadata(path: Path) -> dict[str, Any]:
     content = read_seal(path)
     try:
-        metadata = None if content is None else msgspec.json.decode(content)
+        metadata: Any = None if content is None else msgspec.json.decode(content)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise FileFormatError(f"{path}: its sparsepack entry is no JSON: {error}.") from error
     check_version(path, metadata, FORMAT, VERSION)
     found: dict[str, Any] = metadata
     return found
-
-

@@ -194,9 +194,10 @@ class OnnxFile:
             stream.seek(start)
             content = stream.read(end - start)
         try:
-            return onnx.TensorProto.FromString(content)
+            tensor: onnx.TensorProto = onnx.TensorProto.FromString(content)
         except DecodeError as error:
             raise FileFormatError(f"{self.path}: tensor '{name}' is no protobuf message.") from error
+        return tensor
 
     def _external(self, header: onnx.TensorProto, needed: int) -> tuple[Path, Span]:
         entries = {entry.key: entry.value for entry in header.external_data}

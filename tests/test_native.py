@@ -1,4 +1,4 @@
-"""The native library: its kernels under sanitizers, the C++ example against Python, and what is said where it is missing."""
+"""The native library: kernels under sanitizers, the C++ example against Python, what is said where it is missing."""
 
 import os
 import shutil

@@ -171,7 +171,9 @@ def convolutions(choose: st.DrawFn) -> tuple[onnx.ModelProto, tuple[int, ...]]:
         for name in ("scale", "shift", "mean"):
             constants[name] = rng.standard_normal(cout).astype(np.float32)
         constants["var"] = rng.uniform(0.1, 2, cout).astype(np.float32)
-        nodes.append(helper.make_node("BatchNormalization", [last, "scale", "shift", "mean", "var"], ["n"], epsilon=1e-3))
+        nodes.append(
+            helper.make_node("BatchNormalization", [last, "scale", "shift", "mean", "var"], ["n"], epsilon=1e-3)
+        )
         last = "n"
     if choose(st.booleans()):
         # The residual is another layer of the same shape.

@@ -1,7 +1,7 @@
 """Choosing which layers run sparse: a model of what each form costs, from rates of one measured machine.
 
-The rates are those of a 2-core x86-64 machine with AVX-512 at batch 1; elsewhere the choice is a guess of the right kind
-and may be wrong for layers where the two forms are close.
+The rates are those of a 2-core x86-64 machine with AVX-512 at batch 1; elsewhere the choice is a guess of the right
+kind and may be wrong for layers where the two forms are close.
 """
 
 from __future__ import annotations

@@ -46,7 +46,9 @@ def unpack(gaps: npt.NDArray[np.uint8], shape: tuple[int, ...], stored: int) -> 
     mask = np.zeros(shape, np.bool_)
     entries = np.flatnonzero(gaps != ESCAPE)
     if entries.size != stored or (gaps.size and (not entries.size or int(entries[-1]) != gaps.size - 1)):
-        raise FileFormatError(f"gaps list {entries.size} weights and {stored} values are stored, or an escape is loose.")
+        raise FileFormatError(
+            f"gaps list {entries.size} weights and {stored} values are stored, or an escape is loose."
+        )
     positions = np.cumsum(gaps, dtype=np.int64)[entries] + np.arange(stored)
     if stored and int(positions[-1]) >= mask.size:
         raise FileFormatError(f"gaps run to position {int(positions[-1])} of a weight of {mask.size}.")

@@ -1,12 +1,13 @@
 """The rewrite itself: each chosen layer, with what was fused into it, becomes one node of ours.
 
-Guaranteed: no weight is changed. A layer's weight lies in the new graph as gaps and values, its bias and the constants of
-its normalisation as they were, under their own names; the operator folds the normalisation when the session loads.
+Guaranteed: no weight is changed. A layer's weight lies in the new graph as gaps and values, its bias and the constants
+of its normalisation as they were, under their own names; the operator folds the normalisation when the session loads.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import onnx
 from onnx import helper, numpy_helper
@@ -91,7 +92,7 @@ def _node(graph: Graph, layer: Layer) -> onnx.NodeProto:
     inputs = [first.input[0], name + GAPS, name + VALUES, layer.bias, layer.residual, *layer.normalisation]
     while not inputs[-1]:
         inputs.pop()
-    attributes: dict[str, object] = {"shape": list(layer.weight.shape)}
+    attributes: dict[str, Any] = {"shape": list(layer.weight.shape)}
     if layer.convolution:
         for key in ("strides", "pads", "dilations", "group"):
             found = attribute(first, key, None)
@@ -118,9 +119,7 @@ def _node(graph: Graph, layer: Layer) -> onnx.NodeProto:
 def _rebuild(
     model: onnx.ModelProto, graph: Graph, replaced: dict[int, onnx.NodeProto], constants: list[onnx.TensorProto]
 ) -> onnx.ModelProto:
-    nodes = [
-        replaced.get(id(node), node) for node in graph.nodes if id(node) in replaced or id(node) not in graph.dead
-    ]
+    nodes = [replaced.get(id(node), node) for node in graph.nodes if id(node) in replaced or id(node) not in graph.dead]
     packed = {tensor.name.removesuffix(GAPS) for tensor in constants}
     result = _without_constants(model, packed)
     # A Constant node whose weight was packed has no reader left.

@@ -32,7 +32,6 @@ def checkpoint_summary(checkpoint: SparseCheckpoint, folder: Path) -> str:
 def artifact_summary(artifact: Artifact) -> str:
     """Return what an export wrote."""
     from ...exporters.artifact import dense_bytes
-
     from ...exporters.onnx_sparse_artifact import OnnxSparseArtifact
     from ..onnx_sparse import sparse_share
 
