@@ -8,7 +8,6 @@ our manifest (:mod:`.onnx_seal`), beside which stands what was chosen for each l
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,12 +21,12 @@ from ..files import atomic_path, canonical_json, refuse_existing, sha256_array
 from ..models.onnx_tensor import is_weight_like
 from .container import PREFIX
 from .manifest import TensorEntry, describe, manifest_json
-from .onnx_dense import _lower
-from .onnx_seal import KEY, seal
+from .onnx_seal import seal
 from .parts import check_values, half
 from .sparse_graph.choose import CostModel
 from .sparse_graph.gaps import nonzero_bits
 from .sparse_graph.rewrite import Rewritten, rewrite
+from .unpacking.model import lowered
 
 if TYPE_CHECKING:
     from ..models.source import ModelSource
@@ -65,7 +64,7 @@ def write_onnx_sparse(
 
     check_values(values)
     refuse_existing(path, force)
-    model = _dense_model(source, checkpoint)
+    model = lowered(source, checkpoint)
     if sum(len(tensor.raw_data) for tensor in model.graph.initializer) >= SINGLE_FILE_BYTES:
         raise UnsupportedError("the network takes 2 GB or more, which 'onnx-sparse' cannot rewrite; export to 'onnx'.")
     rewritten = rewrite(model, values=values, costs=costs)
@@ -90,34 +89,9 @@ def write_onnx_sparse(
         stream.write(body)
 
 
-def _dense_model(source: ModelSource, checkpoint: SparseCheckpoint) -> onnx.ModelProto:
-    """Return the network with the checkpoint's dense weights in it."""
-    from ..models.source import OnnxSource
-
-    state = checkpoint.dense_state()
-    if not isinstance(source, OnnxSource):
-        return _lower(source, state)
-    with tempfile.TemporaryDirectory() as folder:
-        patched = Path(folder) / "model.onnx"
-        source.write(patched, state)
-        model: onnx.ModelProto = onnx.load(patched)
-    # What an entry of ours said about the original is not true of what is written now.
-    foreign = [
-        onnx.StringStringEntryProto.FromString(entry.SerializeToString())
-        for entry in model.metadata_props
-        if entry.key != KEY.decode()
-    ]
-    del model.metadata_props[:]
-    model.metadata_props.extend(foreign)
-    return model
-
-
 def _entries(checkpoint: SparseCheckpoint, rewritten: Rewritten, values: str) -> list[TensorEntry]:
     """Describe the checkpoint's tensors that are in the graph, in order."""
     dense = {tensor.name: tensor for tensor in rewritten.model.graph.initializer}
-    for node in rewritten.model.graph.node:
-        if node.op_type == "Constant" and len(node.attribute) == 1 and node.attribute[0].name == "value":
-            dense[node.output[0]] = node.attribute[0].t
     entries = []
     for name, tensor in checkpoint.tensors.items():
         record = tensor.record

@@ -34,6 +34,8 @@ class OnnxSparseArtifact(Artifact):
         layers: what was chosen for each layer with constant weights, and why, in graph order.
     """
 
+    is_graph = True
+
     def __init__(self, path: Path) -> None:
         metadata = _metadata(path)
         manifest = read_manifest(path, metadata.get("manifest"), path.stat().st_size)
