@@ -1,9 +1,12 @@
 """The package list, the version and the lazy root module are what they claim to be."""
 
+import os
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -60,3 +63,45 @@ def test_light_entrances_import_no_framework(statement: str) -> None:
         "assert not heavy, heavy"
     )
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+
+
+def test_every_native_source_is_in_the_package() -> None:
+    native = ROOT / "runtimes" / "native"
+    patterns = PROJECT["tool"]["setuptools"]["package-data"]["sparsepack.runtimes.native"]
+    shipped = {path for pattern in patterns for path in native.glob(pattern)}
+    sources = {path for path in native.rglob("*") if path.suffix in {".cpp", ".h", ".map", ".txt"}}
+    assert shipped == sources
+
+
+@pytest.fixture(scope="module")
+def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The sources in another folder, so that nothing is built among them."""
+    listed = subprocess.run(["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True)
+    if listed.returncode:
+        pytest.skip("not a git checkout")
+    folder = tmp_path_factory.mktemp("copy") / "sparsepack"
+    for name in filter(None, listed.stdout.splitlines()):
+        if (ROOT / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, folder / name)
+    return folder
+
+
+@pytest.mark.native
+@pytest.mark.parametrize("required", [False, True])
+def test_without_a_compiler(required: bool, copy: Path, tmp_path: Path) -> None:
+    environment = {**os.environ, "CC": "/no/compiler", "CXX": "/no/compiler"}
+    environment["SPARSEPACK_REQUIRE_NATIVE"] = "1" if required else "0"
+    words = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "-w", str(tmp_path), str(copy)]
+    done = subprocess.run(words, env=environment, capture_output=True, text=True)
+    if required:
+        assert done.returncode != 0
+        assert "/no/compiler" in done.stdout + done.stderr
+        return
+    assert done.returncode == 0, done.stderr
+    (wheel,) = tmp_path.glob("*.whl")
+    assert wheel.name.endswith("-py3-none-any.whl")
+    names = zipfile.ZipFile(wheel).namelist()
+    assert not [name for name in names if name.endswith(".so")]
+    assert "sparsepack/runtimes/native/library.py" in names
+    assert not {"sparsepack/setup.py", "sparsepack/conftest.py"} & set(names)
