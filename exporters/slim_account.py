@@ -1,0 +1,205 @@
+"""The account of a cut: every layer and every coupled group before and after, and what stayed and why."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+
+from ..models.graph.dead import Liveness
+from ..models.graph.dimensions import Dimensions
+from ..models.graph.effects import Contraction
+from ..models.graph.groups import Group
+from ..models.graph.weights import Weights
+from .slim_cut import Cut
+from .slim_fold import Shift, source
+
+
+@dataclass(frozen=True)
+class LayerRow:
+    """One linear layer.
+
+    Attributes:
+        name: its weight, or its operator where the weight has no name of its own.
+        op: operator type.
+        inputs: input channels before and after.
+        outputs: output channels before and after.
+        macs: multiply-accumulates for one sample, before and after.
+    """
+
+    name: str
+    op: str
+    inputs: tuple[int, int]
+    outputs: tuple[int, int]
+    macs: tuple[int, int]
+
+    def __str__(self) -> str:
+        text = f"{self.op} {self.name}: {self.outputs[0]}"
+        return text if self.outputs[0] == self.outputs[1] else f"{text} -> {self.outputs[1]}"
+
+
+@dataclass(frozen=True)
+class GroupRow:
+    """One coupled group.
+
+    Attributes:
+        name: the first weight it is an output of.
+        units: number of units before and after.
+        members: the weights it runs through, as ``weight[axis]``.
+        pinned: why it cannot shrink; empty when it can.
+        blocked: layers whose zero padding kept constant units from being removed exactly.
+    """
+
+    name: str
+    units: tuple[int, int]
+    members: tuple[str, ...]
+    pinned: tuple[str, ...]
+    blocked: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Account:
+    """What a cut did.
+
+    Attributes:
+        layers: linear layers in graph order.
+        groups: coupled groups in graph order.
+        parameters: elements of all floating-point initializers, before and after.
+        macs: multiply-accumulates for one sample, before and after.
+        bytes: bytes of all initializers, before and after.
+        weights: elements of the linear layers' weights: all, not zero, and not zero among those that stay; the last two
+            give the explicit and the effective sparsity.
+        error_bound: largest possible change of a layer's output along its borders; 0 when the cut is exact.
+        not_followed: operator -> why the dimensions it touches were left alone.
+    """
+
+    layers: tuple[LayerRow, ...]
+    groups: tuple[GroupRow, ...]
+    parameters: tuple[int, int]
+    macs: tuple[int, int]
+    bytes: tuple[int, int]
+    weights: tuple[int, int, int]
+    error_bound: float
+    not_followed: dict[str, str]
+
+    @property
+    def explicit_sparsity(self) -> float:
+        """Return the share of weights that are zero (masked)."""
+        return 1 - self.weights[1] / max(self.weights[0], 1)
+
+    @property
+    def effective_sparsity(self) -> float:
+        """Return the share of weights that are zero or contribute nothing because what they connect is dead."""
+        return 1 - self.weights[2] / max(self.weights[0], 1)
+
+    def lines(self) -> list[str]:
+        """Return the account as text, one line a changed layer, then totals, then what stands in the way."""
+        lines = [str(row) for row in self.layers if row.outputs[0] != row.outputs[1]]
+        for name, (old, new) in (("parameters", self.parameters), ("MACs", self.macs), ("bytes", self.bytes)):
+            lines.append(f"{name}: {old:,} -> {new:,} ({1 - new / max(old, 1):.1%} removed)")
+        lines.append(f"sparsity: {self.explicit_sparsity:.1%} explicit, {self.effective_sparsity:.1%} effective")
+        for row in self.groups:
+            if row.blocked:
+                lines.append(
+                    f"{row.name}: constant channels stay because {', '.join(row.blocked)} reads them across zero "
+                    f"padding; allow the approximation, or mask their BatchNorm shift and bias as well."
+                )
+        for operator, reason in self.not_followed.items():
+            lines.append(f"{operator} was not followed ({reason}); the dimensions it touches stay.")
+        if self.parameters[0] == self.parameters[1]:
+            reasons = dict.fromkeys(reason for row in self.groups for reason in row.pinned)
+            lines.append("nothing could be removed: " + ("; ".join(list(reasons)[:5]) or "no unit is dead") + ".")
+        return lines
+
+
+def layer_costs(dimensions: Dimensions, cut: Cut | None) -> dict[int, tuple[int, int, int]]:
+    """Return node index -> input channels, output channels and MACs of one sample, after ``cut`` if given."""
+    costs = {}
+    shapes = dimensions.shapes
+
+    def extents(name: str) -> tuple[int, ...]:
+        return shapes.extents[name] if cut is None else cut.extents(name)
+
+    for node in dimensions.nodes:
+        if node.op not in ("Conv", "ConvTranspose", "Gemm", "MatMul"):
+            continue
+        if any(name not in shapes.extents for name in (*node.inputs[:2], node.outputs[0])):
+            continue
+        data, weight, output = (extents(name) for name in (*node.inputs[:2], node.outputs[0]))
+        if node.op in ("Conv", "ConvTranspose"):
+            places = output if node.op == "Conv" else data
+            macs = int(np.prod(places, dtype=np.int64)) * int(np.prod(weight[1:], dtype=np.int64))
+            costs[node.index] = (data[1], output[1], macs // shapes.batch)
+            continue
+        depth = data[0] if node.attributes.get("transA", 0) else data[-1]
+        macs = int(np.prod(output, dtype=np.int64)) * depth
+        costs[node.index] = (depth, output[-1] if output else 1, macs // shapes.batch)
+    return costs
+
+
+def account_of(
+    dimensions: Dimensions,
+    groups: list[Group],
+    liveness: Liveness,
+    cut: Cut,
+    weights: Weights,
+    found: list[Shift],
+) -> Account:
+    """Gather the account of a cut that is planned but not yet made."""
+    before, after = layer_costs(dimensions, None), layer_costs(dimensions, cut)
+    layers = []
+    for index, (inputs, outputs, macs) in before.items():
+        node = dimensions.nodes[index]
+        new = after[index]
+        # Products of two activations (attention) have no weight to be named by.
+        name = node.inputs[1] if node.inputs[1] in dimensions.known else node.label
+        layers.append(LayerRow(name, node.op, (inputs, new[0]), (outputs, new[1]), (macs, new[2])))
+    rows = []
+    for group in groups:
+        stays = [unit for unit in group.units.tolist() if unit not in cut.removed]
+        blocked = dict.fromkeys(liveness.blocked[unit] for unit in stays if unit in liveness.blocked)
+        members = tuple(f"{member.tensor}[{member.axis}]" for member in group.members)
+        rows.append(GroupRow(group.name, (group.width, len(stays)), members, group.pinned, tuple(blocked)))
+    parameters, size = _sizes(cut)
+    return Account(
+        tuple(layers),
+        tuple(rows),
+        parameters,
+        (sum(row.macs[0] for row in layers), sum(row.macs[1] for row in layers)),
+        size,
+        _counts(cut, weights),
+        max((shift.error for shift in found), default=0.0),
+        dict(dimensions.not_followed),
+    )
+
+
+def _counts(cut: Cut, weights: Weights) -> tuple[int, int, int]:
+    """Count the weights of linear layers: all, not zero, and not zero among those that stay."""
+    names = dict.fromkeys(
+        source(cut.dimensions, effect.weight) for effect in cut.dimensions.effects if isinstance(effect, Contraction)
+    )
+    total = explicit = effective = 0
+    for name in names:
+        live = weights[name] != 0
+        total, explicit = total + live.size, explicit + int(live.sum())
+        for axis, flags in enumerate(cut.kept.get(name, ())):
+            if flags is not None:
+                live = np.compress(flags, live, axis)
+        effective += int(live.sum())
+    return total, explicit, effective
+
+
+def _sizes(cut: Cut) -> tuple[tuple[int, int], tuple[int, int]]:
+    parameters, size = [0, 0], [0, 0]
+    for tensor in cut.model.graph.initializer:
+        kind = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type)
+        counts = [int(np.prod(tensor.dims, dtype=np.int64))] * 2
+        if tensor.name in cut.kept:
+            counts[1] = int(np.prod(cut.extents(tensor.name), dtype=np.int64))
+        for side in (0, 1):
+            size[side] += counts[side] * kind.itemsize
+            # ml_dtypes' bfloat16 reports kind V; it is a floating-point type all the same.
+            if kind.kind in "fV":
+                parameters[side] += counts[side]
+    return (parameters[0], parameters[1]), (size[0], size[1])

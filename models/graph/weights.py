@@ -1,0 +1,80 @@
+"""The numbers of a graph's constant tensors, read on demand and never kept: a large model must not be held twice."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy.typing as npt
+import onnx
+from onnx import numpy_helper
+
+from ...errors import UnsupportedError
+from .dimensions import Dimensions
+from .folding import evaluate
+from .layout import Ids
+
+Array = npt.NDArray[Any]
+Slices = Mapping[str, list[tuple[int, Ids]]]
+
+
+@dataclass
+class Weights:
+    """Values of initializers, some slices of them read as zero, and of tensors computed from them alone.
+
+    Attributes:
+        dimensions: the analysed graph.
+        zeroed: initializer -> (axis, indices) whose slices are masked.
+    """
+
+    dimensions: Dimensions
+    zeroed: Slices = field(default_factory=dict)
+    _tensors: dict[str, onnx.TensorProto] = field(init=False)
+    _producers: dict[str, int] = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Index the graph."""
+        self._tensors = {tensor.name: tensor for tensor in self.dimensions.model.graph.initializer}
+        self._producers = {
+            name: node.index for node in self.dimensions.nodes for name in node.outputs if name in self.dimensions.known
+        }
+
+    def __getitem__(self, name: str) -> Array:
+        """Return a constant tensor's values; they must not be written to.
+
+        Raises:
+            UnsupportedError: it is computed by an operator that cannot be evaluated here.
+        """
+        if name in self._tensors:
+            array = numpy_helper.to_array(self._tensors[name])
+            if name in self.zeroed:
+                array = array.copy()
+                for axis, indices in self.zeroed[name]:
+                    array[(slice(None),) * axis + (indices,)] = 0
+            return array
+        node = self.dimensions.nodes[self._producers[name]]
+        operands = [self[source] if source else None for source in node.inputs]
+        values = evaluate(node.op, node.attributes, operands)
+        if values is None:
+            raise UnsupportedError(
+                f"the weight '{name}' is computed by {node}, which cannot be evaluated; fold the constants of the "
+                f"graph first (for example with onnxruntime's basic optimisations)."
+            )
+        return values[node.outputs.index(name)]
+
+    def can_read(self, name: str) -> bool:
+        """Return whether :meth:`__getitem__` can give the tensor's values."""
+        if name in self._tensors:
+            return True
+        if name not in self._producers:
+            return False
+        node = self.dimensions.nodes[self._producers[name]]
+        return node.op in _READABLE and all(self.can_read(source) for source in node.inputs if source)
+
+
+_READABLE = frozenset(
+    {"Identity", "Transpose", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Slice", "Split", "Gather"}
+)
+
+__all__ = ["Array", "Slices", "Weights"]
