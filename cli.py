@@ -166,26 +166,41 @@ def prune(model: str | None, recipe: Path | None, output: Path, force: bool, **o
 
 
 @commands.command()
-@click.argument("checkpoint", type=_FILE, metavar="RUN|CHECKPOINT")
+@click.argument("checkpoint", type=_FILE, metavar="RUN|CHECKPOINT|MODEL.onnx")
 @click.option("--to", "format_name", required=True, metavar="FORMAT", help="See 'compress formats'.")
 @click.option(
     "--values", default="fp32", show_default=True, metavar="KIND", help="How values are stored: fp32 or fp16."
 )
+@click.option(
+    "--slim",
+    "ratio",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    metavar="SHARE",
+    help="onnx-slim: also remove this share of every group of coupled units, the weakest first.",
+)
+@click.option("--round-to", type=click.IntRange(min=1), metavar="N", help="With --slim: keep multiples of N units.")
+@click.option(
+    "--allow-approximate", is_flag=True, help="onnx-slim: remove what is inexact along padded borders; says the bound."
+)
 @click.option("-o", "--output", type=_FILE, required=True, metavar="FILE", help="The artifact to write.")
 @_model_option
+@_json_flag
 @_force_option
-def export(checkpoint: Path, format_name: str, values: str, output: Path, model: str | None, force: bool) -> None:
-    """Write a sparse checkpoint as an artifact."""
-    from .compressor.checkpoint import SparseCheckpoint
-    from .exporters import export as write_artifact
-    from .exporters import needs_source
-    from .models.source import source_from_record
-    from .runtimes.report.listing import artifact_summary
+def export(
+    checkpoint: Path,
+    format_name: str,
+    values: str,
+    output: Path,
+    model: str | None,
+    as_json: bool,
+    force: bool,
+    **slimming: Any,
+) -> None:
+    """Write a sparse checkpoint as an artifact, or a plain ONNX file as a smaller one (--to onnx-slim)."""
+    from .runtimes.report.export import exported
 
-    loaded = SparseCheckpoint.load(checkpoint_path(checkpoint))
-    source = source_from_record(loaded.metadata.model, model) if needs_source(format_name) else None
-    artifact = write_artifact(loaded, format_name, output, values=values, source=source, force=force)
-    click.echo(artifact_summary(artifact))
+    path = checkpoint if checkpoint.suffix.lower() == ".onnx" else checkpoint_path(checkpoint)
+    click.echo(exported(path, format_name, output, values, model, force, as_json, **slimming))
 
 
 def checkpoint_path(path: Path) -> Path:
@@ -222,6 +237,7 @@ def checkpoint_path(path: Path) -> Path:
     help="See 'compress runtimes'; may be repeated.  [default: all that fit]",
 )
 @click.option("--data", metavar="D", help="Measure accuracy and parity on this data.")
+@click.option("--against", type=_FILE, metavar="RUN", help="The run that the artifacts came from, for parity.")
 @click.option(
     "--require",
     multiple=True,
@@ -248,6 +264,7 @@ def measure(
     artifacts: tuple[Path, ...],
     runtimes: tuple[str, ...],
     require: tuple[str, ...],
+    against: Path | None,
     json_file: Path | None,
     allow_inconclusive: bool,
     force: bool,
@@ -264,7 +281,12 @@ def measure(
         refuse_existing(json_file, force)
     with progress_bars() as progress:
         record = measure_artifacts(
-            list(artifacts), runtimes=list(runtimes), require=list(require), progress=progress, **options
+            list(artifacts),
+            against=checkpoint_path(against) if against else None,
+            runtimes=list(runtimes),
+            require=list(require),
+            progress=progress,
+            **options,
         )
     _print_record(record, json_file)
     return 0 if verdict(record, allow_inconclusive) else 1

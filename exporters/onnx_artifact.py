@@ -18,10 +18,14 @@ from ..models.onnx_file import OnnxFile
 from ..models.onnx_weights import prunable_constants
 from .artifact import Artifact, TensorRow
 from .bound import part_bound
-from .container import check_version
+from .container import PREFIX, check_version
 from .manifest import Manifest, TensorEntry, read_manifest
 from .onnx_dense import FORMAT, VERSION
 from .onnx_seal import read_seal
+from .onnx_slim import FORMAT as SLIM
+from .onnx_slim import VERSION as SLIM_VERSION
+
+_VERSIONS = {FORMAT: VERSION, SLIM: SLIM_VERSION}
 
 
 class OnnxArtifact(Artifact):
@@ -31,7 +35,7 @@ class OnnxArtifact(Artifact):
 
     def __init__(self, path: Path) -> None:
         self._file = OnnxFile(path)
-        super().__init__(path, FORMAT, _manifest(path))
+        super().__init__(path, *_manifest(path))
         self._entries: dict[str, TensorEntry] = {}
         if self.metadata is not None:
             self._entries = {entry.name: entry for entry in self.metadata.tensors}
@@ -119,14 +123,16 @@ class OnnxArtifact(Artifact):
         return payloads
 
 
-def _manifest(path: Path) -> Manifest | None:
-    """Return our manifest when the file begins with one, after comparing the hash of the whole file."""
+def _manifest(path: Path) -> tuple[str, Manifest | None]:
+    """Return format and manifest when the file begins with one of ours, after comparing the hash of the whole file."""
     content = read_seal(path)
     if content is None:
-        return None
+        return FORMAT, None
     try:
         metadata = msgspec.json.decode(content)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise FileFormatError(f"{path}: its sparsepack entry is no JSON: {error}.") from error
-    check_version(path, metadata, FORMAT, VERSION)
-    return read_manifest(path, metadata.get("manifest"), path.stat().st_size)
+    claimed = metadata.get("format") if isinstance(metadata, dict) else None
+    format = next((name for name in _VERSIONS if claimed == PREFIX + name), FORMAT)
+    check_version(path, metadata, format, _VERSIONS[format])
+    return format, read_manifest(path, metadata.get("manifest"), path.stat().st_size)

@@ -73,7 +73,9 @@ def slim(
     groups = find_groups(dimensions)
     zeroed: Slices = {}
     if ratio is not None:
-        zeroed = choose(dimensions, groups, ratio, score, across, round_to)
+        # What is dead already is folded into its readers, not masked: its constants still count.
+        dead = find_dead(dimensions, Weights(dimensions), approximate).removable
+        zeroed = choose(dimensions, groups, ratio, score, across, round_to, dead)
     weights = Weights(dimensions, zeroed)
     liveness = find_dead(dimensions, weights, approximate)
     removed, cut = plan(dimensions, liveness.removable)
@@ -97,12 +99,16 @@ def choose(
     score: str | Callable[[Group, Weights], Scores] = "l1",
     across: bool = False,
     round_to: int = 1,
+    dead: frozenset[int] = frozenset(),
 ) -> Slices:
-    """Return the slices of initializers that a ratio masks: the coupled units with the lowest scores."""
+    """Return the slices of initializers that a ratio masks: the coupled units with the lowest scores.
+
+    Units in ``dead`` count as chosen where their scores say so, but are not masked.
+    """
     function = score_named(score) if isinstance(score, str) else score
     weights = Weights(dimensions)
     scores = {group.name: function(group, weights) for group in groups if not group.pinned}
-    return slices_of(groups, select(groups, scores, ratio, across=across, round_to=round_to))
+    return slices_of(groups, select(groups, scores, ratio, across=across, round_to=round_to) - dead)
 
 
 def mask(model: onnx.ModelProto, zeroed: Slices) -> None:

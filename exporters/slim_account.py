@@ -15,6 +15,9 @@ from ..models.graph.weights import Weights
 from .slim_cut import Cut
 from .slim_fold import Shift, source
 
+# Reasons and widths that the readable account spells out; all are in the data.
+_LISTED = 5
+
 
 @dataclass(frozen=True)
 class LayerRow:
@@ -99,17 +102,40 @@ class Account:
         for name, (old, new) in (("parameters", self.parameters), ("MACs", self.macs), ("bytes", self.bytes)):
             lines.append(f"{name}: {old:,} -> {new:,} ({1 - new / max(old, 1):.1%} removed)")
         lines.append(f"sparsity: {self.explicit_sparsity:.1%} explicit, {self.effective_sparsity:.1%} effective")
-        for row in self.groups:
-            if row.blocked:
-                lines.append(
-                    f"{row.name}: constant channels stay because {', '.join(row.blocked)} reads them across zero "
-                    f"padding; allow the approximation, or mask their BatchNorm shift and bias as well."
-                )
+        lines.extend(self._blocked())
         for operator, reason in self.not_followed.items():
             lines.append(f"{operator} was not followed ({reason}); the dimensions it touches stay.")
+        lines.extend(self._pinned())
         if self.parameters[0] == self.parameters[1]:
-            reasons = dict.fromkeys(reason for row in self.groups for reason in row.pinned)
-            lines.append("nothing could be removed: " + ("; ".join(list(reasons)[:5]) or "no unit is dead") + ".")
+            free = sum(not row.pinned for row in self.groups)
+            if free:
+                lines.append(f"nothing could be removed: no unit is dead; {free} widths may shrink if --slim says so.")
+            else:
+                lines.append("nothing could be removed: every width is coupled to something that cannot change.")
+        return lines
+
+    def _blocked(self) -> list[str]:
+        rows = [row for row in self.groups if row.blocked]
+        lines = [
+            f"{row.name}: constant channels stay because {', '.join(row.blocked)} reads them across zero padding; "
+            "--allow-approximate removes them, and so does masking their BatchNorm shift and bias."
+            for row in rows[:_LISTED]
+        ]
+        if len(rows) > _LISTED:
+            lines.append(f"constant channels of {len(rows) - _LISTED} more widths stay for the same reason.")
+        return lines
+
+    def _pinned(self) -> list[str]:
+        """Say which widths cannot change and why, those of most units first."""
+        units: dict[str, int] = {}
+        for row in self.groups:
+            if row.pinned:
+                units[row.pinned[0]] = units.get(row.pinned[0], 0) + row.units[1]
+        ranked = sorted(units.items(), key=lambda item: -item[1])
+        lines = [f"stays ({count:,} units): {reason}" for reason, count in ranked[:_LISTED]]
+        if ranked[_LISTED:]:
+            rest = sum(count for _, count in ranked[_LISTED:])
+            lines.append(f"stays ({rest:,} units): {len(ranked) - _LISTED} more reasons, which --json lists")
         return lines
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import onnx
@@ -11,8 +13,10 @@ from onnx import numpy_helper
 from ..models.graph.dead import Liveness, foldable, matrix
 from ..models.graph.dimensions import Dimensions
 from ..models.graph.effects import Contraction, Values
+from ..models.graph.trace import Node
 from ..models.graph.weights import Weights
 from .slim_cut import Cut
+from .slim_fixes import set_attribute
 
 
 @dataclass(frozen=True)
@@ -55,7 +59,7 @@ def shifts(cut: Cut, liveness: Liveness, weights: Weights, approximate: bool) ->
 def apply_shifts(cut: Cut, found: list[Shift]) -> None:
     """Add the constants to the layers' biases; the initializers are cut already.
 
-    A product without a bias of its own gets an addition after it.
+    A MatMul, which has no bias, gets an addition after it.
     """
     protos = list(cut.model.graph.node)
     tensors = {tensor.name: tensor for tensor in cut.model.graph.initializer}
@@ -74,10 +78,38 @@ def apply_shifts(cut: Cut, found: list[Shift]) -> None:
             del proto.input[2:]
             proto.input.append(name)
             continue
+        if node.op == "Gemm" and _into_bias(cut, node, proto, tensors, values, kind):
+            continue
         inner = f"{output}.unshifted"
         proto.output[0] = inner
         addition = onnx.helper.make_node("Add", [inner, cut.add(values.astype(kind), f"{output}.shift")], [output])
         cut.model.graph.node.append(addition)
+
+
+def _into_bias(
+    cut: Cut,
+    node: Node,
+    proto: onnx.NodeProto,
+    tensors: Mapping[str, onnx.TensorProto],
+    values: Values,
+    kind: np.dtype[Any],
+) -> bool:
+    """Put the constants into a Gemm's own bias; return False where that is not one number an output."""
+    beta = float(node.attributes.get("beta", 1.0))
+    bias = np.zeros(values.size, np.float64)
+    if node.input(2):
+        if node.inputs[2] not in tensors or beta == 0:
+            return False
+        bias = numpy_helper.to_array(tensors[node.inputs[2]]).astype(np.float64)
+        if bias.shape not in ((values.size,), (1, values.size)):
+            return False
+    else:
+        beta = 1.0
+        set_attribute(proto, "beta", None)
+    name = cut.add((bias + values / beta).astype(kind), node.input(2) or f"{node.inputs[1]}.bias")
+    del proto.input[2:]
+    proto.input.append(name)
+    return True
 
 
 def source(dimensions: Dimensions, name: str) -> str:

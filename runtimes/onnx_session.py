@@ -68,7 +68,7 @@ class OnnxRuntime:
     name: str
     provider: str
     summary: str
-    formats: tuple[str, ...] = ("onnx", "onnx-unpack")
+    formats: tuple[str, ...] = ("onnx", "onnx-unpack", "onnx-slim")
 
     def available(self) -> str | None:
         """Return why the provider is missing, or None when it is there."""

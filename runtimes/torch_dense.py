@@ -148,7 +148,9 @@ class TorchDense:
         return None if self.device == "cpu" else missing
 
     def accepts(self, artifact: Artifact) -> str | None:
-        """Return None for every artifact whose model PyTorch can build."""
+        """Return None for every artifact whose model PyTorch can build, with layers of that model's size."""
+        if artifact.format == "onnx-slim":
+            return "its layers are smaller than those of the model that PyTorch builds"
         return refuses_model(artifact.model)
 
     def load(self, artifact: Artifact, *, threads: int, source: TorchSource | None = None) -> TorchSession:

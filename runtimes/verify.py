@@ -81,7 +81,8 @@ def _findings(path: Path, checkpoint: SparseCheckpoint | None, model: str | None
     for name, record in artifact.records().items():
         if record.alias_of is None and record.sha256:
             yield _hash_finding(name, partial(artifact.tensor, name))
-    if checkpoint is not None:
+    # A slimmed graph's tensors are parts of the checkpoint's; that it computes the same is what can be compared.
+    if checkpoint is not None and artifact.format != "onnx-slim":
         yield from _against(artifact, checkpoint)
     if artifact.is_graph:
         yield from _onnx(artifact, checkpoint, model)
@@ -161,8 +162,9 @@ def _onnx(artifact: Artifact, checkpoint: SparseCheckpoint | None, model: str | 
         yield Finding("graph", subject, False, f"the ONNX checker refuses it: {str(error).splitlines()[0]}.")
         return
     yield Finding("graph", subject, True, "the ONNX checker accepts it.")
-    if refuses_model(artifact.model) is not None:
-        # A pruned ONNX file has no second implementation; its tensors were compared above.
+    if refuses_model(artifact.model) is not None or (artifact.format == "onnx-slim" and checkpoint is None):
+        # A pruned ONNX file has no second implementation; its tensors were compared above. Nor has a slimmed graph
+        # without its checkpoint.
         return
     runtime = next(found for found in RUNTIMES.values() if artifact.format in found.formats)
     reason = runtime.available()

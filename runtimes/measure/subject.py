@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...compressor.checkpoint import SparseCheckpoint
-from ...errors import SparsepackError, UsageError
+from ...errors import SparsepackError, UnsupportedError, UsageError
 from ...exporters import open_artifact
 from ...files import Array
 from ...models.source import ModelRecord
@@ -141,8 +141,10 @@ class Subject:
         """Return the reference: the checkpoint's tensors (or the artifact's own, decoded) run dense by PyTorch.
 
         Raises:
-            SparsepackError: PyTorch cannot build the model.
+            SparsepackError: PyTorch cannot build the model, or it is a slimmed one and its checkpoint is not known.
         """
+        if self.artifact.format == "onnx-slim" and self.checkpoint is None:
+            raise UnsupportedError("a slimmed graph has no reference but its checkpoint; give it as --against RUN")
         tensors = self.checkpoint.dense_state() if self.checkpoint else state_of(self.artifact)
         return dense_session(self.source(), tensors, threads=self._threads)
 
