@@ -18,6 +18,7 @@ from ..errors import UnsupportedError
 from ..models.graph.dead import find_dead
 from ..models.graph.dimensions import Dimensions, analyse
 from ..models.graph.groups import Group, Scores, find_groups, score_named, select, slices_of
+from ..models.graph.invariant import loose_cells
 from ..models.graph.prepare import prepared
 from ..models.graph.shuffles import shuffle_chains
 from ..models.graph.weights import Slices, Weights
@@ -70,6 +71,11 @@ def slim(
         raise UnsupportedError(f"cannot remove a share of {ratio} of the units; expected at least 0 and less than 1.")
     model = prepared(model)
     dimensions = analyse(model, sizes)
+    for operator, operand in loose_cells(dimensions)[:1]:
+        raise UnsupportedError(
+            f"{operator} would lose indices of '{operand}' that nothing follows; the graph cannot be slimmed safely, and "
+            "nothing was cut. Please report the operator with its attributes."
+        )
     groups = find_groups(dimensions)
     zeroed: Slices = {}
     if ratio is not None:

@@ -14,9 +14,13 @@ from onnx import TensorProto, helper
 from sparsepack.errors import FileFormatError, UnsupportedError
 from sparsepack.exporters.slim import choose, mask, slim
 from sparsepack.models.graph.dimensions import analyse
+from sparsepack.models.graph.effects import unknown
 from sparsepack.models.graph.groups import find_groups, random_score
+from sparsepack.models.graph.invariant import loose_cells
 from sparsepack.models.graph.prepare import prepared, read_graph
+from sparsepack.models.graph.rules import RULES
 from sparsepack.models.graph.shapes import read_shapes
+from sparsepack.models.graph.trace import Node, Trace
 
 IMAGE = {"x": ("batch", 3, 8, 8)}
 
@@ -286,6 +290,7 @@ def test_a_slimmed_graph_computes_what_the_masked_graph_computes(
     model = graph.model({"x": (6, 3, 8, 8)}, ["y"], (6, 3))
     masked = prepared(copy(model))
     dimensions = analyse(masked)
+    assert not loose_cells(dimensions)
     mask(masked, choose(dimensions, find_groups(dimensions), 0.5, random_score(seed)))
     slimmed = slim(copy(model), 0.5, score=random_score(seed))
     assert slimmed.account.parameters[1] < slimmed.account.parameters[0]
@@ -294,3 +299,18 @@ def test_a_slimmed_graph_computes_what_the_masked_graph_computes(
     for group in slimmed.account.groups:
         # Fewer where a slice or a pick leaves channels without a reader, or a pad adds channels of zeros.
         assert group.pinned or group.units[1] <= max(1, group.units[0] // 2)
+
+
+def test_a_rule_that_forgets_an_operand_is_caught_before_anything_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    def forgetful(trace: Trace, node: Node) -> None:
+        trace.layout(node.inputs[1])
+        trace.through(node, trace.layout(node.inputs[0]), node.outputs[0], unknown)
+
+    monkeypatch.setitem(RULES, "Add", forgetful)
+    graph = Graph()
+    left, right = (graph.add("Conv", "x", graph.weight(name, 4, 3, 1, 1)) for name in ("a", "b"))
+    graph.add("Conv", graph.add("Add", left, right, name="sum"), graph.weight("c", 2, 4, 1, 1), name="y")
+    model = graph.model(IMAGE, ["y"])
+    assert loose_cells(analyse(prepared(copy(model)))) == [("Add 'sum'", right)]
+    with pytest.raises(UnsupportedError, match="Add 'sum' would lose indices of .* that nothing follows"):
+        slim(copy(model), 0.5)

@@ -252,15 +252,13 @@ def select(
             f"dimension is fixed by what it is coupled to."
         )
     given = ratio if isinstance(ratio, Mapping) else {group.name: ratio for group in free}
-    threshold = None
+    ranked: list[int] | None = None
     if across and not isinstance(ratio, Mapping):
-        ranked = np.sort(np.concatenate([_relative(scores[group.name]) for group in free]))
-        count = int(ranked.size * ratio)
-        threshold = ranked[count - 1] if count else -np.inf
+        ranked = _ranked_across([scores[group.name] for group in free], ratio)
     removed: list[int] = []
-    for group in free:
-        if threshold is not None:
-            count = int((_relative(scores[group.name]) <= threshold).sum())
+    for position, group in enumerate(free):
+        if ranked is not None:
+            count = ranked[position]
         else:
             # The kept share is rounded down (Li et al. 2017: 14 of 16 stay at 10 %).
             count = group.width - int(group.width * (1.0 - given.get(group.name, 0.0)) + 1e-9)
@@ -269,6 +267,14 @@ def select(
         order = np.argsort(scores[group.name], kind="stable")
         removed.extend(group.units[order[: group.width - kept]].tolist())
     return frozenset(removed)
+
+
+def _ranked_across(scores: list[Scores], ratio: float) -> list[int]:
+    """Return how many units each group loses when the lowest share of all units goes; ties to the earlier group."""
+    owner = np.repeat(np.arange(len(scores)), [len(group) for group in scores])
+    order = np.argsort(np.concatenate([_relative(group) for group in scores]), kind="stable")
+    lost = owner[order[: int(order.size * ratio)]]
+    return [int(count) for count in np.bincount(lost, minlength=len(scores))]
 
 
 def _relative(scores: Scores) -> Scores:
