@@ -312,5 +312,5 @@ def test_a_rule_that_forgets_an_operand_is_caught_before_anything_is_cut(monkeyp
     graph.add("Conv", graph.add("Add", left, right, name="sum"), graph.weight("c", 2, 4, 1, 1), name="y")
     model = graph.model(IMAGE, ["y"])
     assert loose_cells(analyse(prepared(copy(model)))) == [("Add 'sum'", right)]
-    with pytest.raises(UnsupportedError, match="Add 'sum' would lose indices of .* that nothing follows"):
+    with pytest.raises(UnsupportedError, match=r"Add 'sum' would lose indices of .* that nothing follows"):
         slim(copy(model), 0.5)
