@@ -174,6 +174,7 @@ def _quiet_exporter() -> Iterator[None]:
             warnings.filterwarnings("ignore", message=r".*shares the same shape constraints", category=UserWarning)
             # torch's own recurrent layers keep their weights in a list besides, which the tracer takes for a side effect.
             warnings.filterwarnings("ignore", message=r"The tensor attributes? .*_flat_weights", category=UserWarning)
+            warnings.filterwarnings("ignore", message=r"_check_is_size will be removed", category=FutureWarning)
             yield
     finally:
         logging.disable(disabled)
