@@ -73,8 +73,8 @@ def slim(
     dimensions = analyse(model, sizes)
     for operator, operand in loose_cells(dimensions)[:1]:
         raise UnsupportedError(
-            f"{operator} would lose indices of '{operand}' that nothing follows; the graph cannot be slimmed safely, and "
-            "nothing was cut. Please report the operator with its attributes."
+            f"{operator} would lose indices of '{operand}' that nothing follows; the graph cannot be slimmed safely "
+            "and nothing was cut. Please report the operator with its attributes."
         )
     groups = find_groups(dimensions)
     zeroed: Slices = {}

@@ -197,7 +197,7 @@ def test_units_that_are_dead_already_are_folded_not_masked(finished: Path, tmp_p
 def test_a_checkpoint_of_another_file_is_refused(finished: Path, tmp_path: Path) -> None:
     three_layers(tmp_path / "m.onnx")
     checkpoint = SparseCheckpoint.load(finished / "run" / "checkpoint.safetensors")
-    with pytest.raises(ModelError, match=r"no constant 'fc1\.weight' of shape \(300, 64\)"):
+    with pytest.raises(ModelError, match=r"fc1\.weight"):
         export(checkpoint, "onnx-slim", tmp_path / "x.onnx", source=load_source(str(tmp_path / "m.onnx")))
 
 

@@ -172,7 +172,7 @@ def _quiet_exporter() -> Iterator[None]:
             warnings.filterwarnings("ignore", message=r".*isinstance\(treespec, LeafSpec\)", category=FutureWarning)
             # Several inputs share one batch axis, which is what is wanted.
             warnings.filterwarnings("ignore", message=r".*shares the same shape constraints", category=UserWarning)
-            # torch's own recurrent layers keep their weights in a list besides, which the tracer takes for a side effect.
+            # Its recurrent layers keep their weights in a list besides, which the tracer takes for a side effect.
             warnings.filterwarnings("ignore", message=r"The tensor attributes? .*_flat_weights", category=UserWarning)
             warnings.filterwarnings("ignore", message=r"_check_is_size will be removed", category=FutureWarning)
             yield
