@@ -21,7 +21,7 @@ lint: $(STAMP)
 types: $(STAMP)
 	mkdir -p .typing && ln -sfn .. .typing/sparsepack
 	$(BIN)/mypy --strict -p sparsepack
-	$(BIN)/mypy --strict tests
+	$(BIN)/mypy --strict --explicit-package-bases tests
 	$(BIN)/mypy --strict --explicit-package-bases benchmarks
 
 # Two test processes, one thread each: networks this small are slower with more.

@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -64,7 +65,7 @@ def figures_of(module: nn.Module, spec: InputSpec, examples: Examples, runs: int
         exact = None
         if error is None or error > BOUND:
             exact = compare(*(run_in_double(model, feeds)[0] for model in (masked, slimmed.model))).error
-        times = interleaved({name: lambda s=s: s.run(None, one) for name, s in sessions.items()}, runs, 3)
+        times = interleaved({name: partial(session.run, None, one) for name, session in sessions.items()}, runs, 3)
         account = slimmed.account
         figures[f"{ratio:.1f}"] = {
             "parameters": list(account.parameters),
