@@ -108,7 +108,7 @@ def test_the_example_computes_what_python_computes(operators: Path, tmp_path: Pa
     compile_with("-O1", "-Wall", "-Wextra", "-Werror", NATIVE / "examples/run_model.cpp", "-o", program, "-ldl")
     recipe = single_run(None, "lenet-5-caffe", data="none", method="magnitude", sparsity=0.9, init="kaiming-normal")
     artifact = export(prune(recipe, tmp_path / "run"), "onnx-sparse", tmp_path / "sparse.onnx")
-    words = [program, runtime, operators, artifact.path, "2", "1", "28", "28"]
+    words = [str(program), str(runtime), str(operators), str(artifact.path), "2", "1", "28", "28"]
     done = subprocess.run(words, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     printed = [float(word) for word in done.stdout.split()[:4]]

@@ -194,7 +194,8 @@ def resealed(
 
 
 def initializer(model: onnx.ModelProto, name: str) -> TensorProto:
-    return next(tensor for tensor in model.graph.initializer if tensor.name == name)
+    found: TensorProto = next(tensor for tensor in model.graph.initializer if tensor.name == name)
+    return found
 
 
 def _longer_gaps(model: onnx.ModelProto, content: dict[str, Any]) -> None:
