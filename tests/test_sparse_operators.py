@@ -155,7 +155,7 @@ def convolutions(choose: st.DrawFn) -> tuple[onnx.ModelProto, tuple[int, ...]]:
     cin, cout = group * choose(st.integers(1, 9)), group * choose(st.integers(1, 9))
     kernel, density = choose(st.integers(1, 3)), choose(st.sampled_from([0.0, 0.1, 0.5, 1.0]))
     rng = np.random.default_rng(choose(st.integers(0, 99)))
-    attributes = {
+    attributes: dict[str, Any] = {
         "strides": [choose(st.integers(1, 3)) for _ in range(axes)],
         "dilations": [choose(st.integers(1, 2)) for _ in range(axes)],
         "pads": [choose(st.integers(0, 2)) for _ in range(2 * axes)],
