@@ -180,7 +180,11 @@ def main() -> None:
     """Write the page."""
     lines = [HEAD]
     for name, (title, section) in SECTIONS.items():
-        record = json.loads((RESULTS / f"{name}.json").read_text())
+        path = RESULTS / f"{name}.json"
+        if not path.exists():
+            lines += [f"## {title}", "", f"Not measured yet: `python benchmarks/{name}.py` writes the record.", ""]
+            continue
+        record = json.loads(path.read_text())
         machine = record["environment"]
         versions = ", ".join(f"{key} {value}" for key, value in machine["versions"].items() if value)
         lines += [f"## {title}", "", f"`{record['command']}`", "", *section(record["figures"]), ""]

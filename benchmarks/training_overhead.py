@@ -104,7 +104,7 @@ def compare(
 
 def main() -> None:
     """Compare on both networks and write the record."""
-    options = arguments(__doc__, rounds=9)
+    options = arguments(__doc__, rounds=5)
     figures = {
         "lenet-300-100": compare("lenet-300-100", (1, 28, 28), 12_800, epochs=2, every=100, rounds=options.rounds),
         "resnet-20": compare("resnet-20", (3, 32, 32), 1_600, epochs=1, every=10, rounds=options.rounds),
