@@ -11,7 +11,7 @@ import onnx
 
 from ...compressor.checkpoint import SparseCheckpoint
 from ...errors import UnsupportedError
-from ...files import canonical_json, refuse_existing, write_bytes
+from ...files import atomic_path, canonical_json, refuse_existing
 from ..container import PREFIX
 from ..manifest import Manifest, manifest_json
 from ..onnx_seal import KEY, seal
@@ -124,7 +124,10 @@ def write_model(
     else:
         write_onnx(model, path, force=force)
         body = path.read_bytes()
-    write_bytes(path, seal(content, body) + body)
+    # One after the other: put together first, a large model would be in memory once more.
+    with atomic_path(path) as temporary, temporary.open("wb") as stream:
+        stream.write(seal(content, body))
+        stream.write(body)
 
 
 def require_opset(model: onnx.ModelProto, least: int) -> int:

@@ -79,6 +79,13 @@ def matrix(effect: Contraction, weights: Weights) -> Array | None:
     return effect.view(weights[effect.weight]) if weights.can_read(effect.weight) else None
 
 
+def _live(array: Array) -> Flags:
+    """Return which connections [groups, outputs, inputs] have a weight that is not zero."""
+    nonzero = array != 0
+    # A product has one tap, and reducing over an axis of one is slow.
+    return np.asarray(nonzero[..., 0] if array.shape[3] == 1 else nonzero.any(axis=3))
+
+
 def foldable(effect: Contraction, values: Values, approximate: bool) -> Flags:
     """Return which inputs [groups, inputs] are constants that a bias can take over."""
     constant = values[effect.inputs]
@@ -113,7 +120,7 @@ def _product(effect: Contraction, values: Values, weights: Weights, approximate:
     if array is None:
         return np.full(effect.outputs.shape, np.nan)
     steady = foldable(effect, values, approximate)
-    varying = (array != 0).any(axis=3) & ~steady[:, None, :]
+    varying = _live(array) & ~steady[:, None, :]
     total = np.zeros(effect.outputs.shape)
     constants = np.where(steady, values[effect.inputs], 0.0)
     if constants.any():
@@ -132,7 +139,7 @@ def _backward(
         if array is None:
             used = np.broadcast_to(read.max(axis=1, keepdims=True), effect.inputs.shape)
         else:
-            used = ((array != 0).any(axis=3) & read[:, :, None]).any(axis=1)
+            used = (_live(array) & read[:, :, None]).any(axis=1)
         constant = values[effect.inputs]
         _mark(needed, effect.inputs, used & ~foldable(effect, values, approximate))
         if effect.borders and not approximate:

@@ -122,7 +122,9 @@ def _name(members: tuple[Member, ...]) -> str:
 
 def _reduce(array: npt.NDArray[np.floating], axis: int, power: int) -> Scores:
     other = tuple(a for a in range(array.ndim) if a != axis)
-    return np.asarray(np.sum(np.abs(array.astype(np.float64)) ** power, axis=other))
+    if power == 1:
+        return np.asarray(np.sum(np.abs(array), axis=other, dtype=np.float64))
+    return np.asarray(np.sum(np.square(array, dtype=np.float64), axis=other))
 
 
 def _norm(group: Group, weights: Weights, power: int) -> Scores:

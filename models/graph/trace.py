@@ -18,6 +18,9 @@ from .shapes import Shapes
 Array = npt.NDArray[Any]
 
 
+_PROBED = 3
+
+
 class NotFollowedError(Exception):
     """Raised by a rule that meets a case it does not follow; the walk pins the operator's inputs and goes on."""
 
@@ -240,9 +243,17 @@ def read_array(tensor: onnx.TensorProto) -> Array:
 
 def slice_values(array: Array, axis: int) -> Values:
     """Return, for each index of ``axis``, the one number its slice holds, or NaN."""
-    rows = np.moveaxis(array, axis, 0).reshape(array.shape[axis], -1)
-    first = rows[:, 0].astype(np.float64)
-    return np.where((rows == rows[:, :1]).all(axis=1), first, np.nan)
+    rows = np.moveaxis(array, axis, 0)
+    values = np.full(len(rows), np.nan)
+    if rows.size == 0:
+        return values
+    # The first few numbers already tell nearly every slice of a trained weight from a constant one.
+    probe = rows[(slice(None), *[slice(_PROBED)] * (rows.ndim - 1))].reshape(len(rows), -1)
+    maybe = np.flatnonzero((probe == probe[:, :1]).all(axis=1))
+    whole = rows[maybe].reshape(len(maybe), rows[0].size)
+    constant = (whole == whole[:, :1]).all(axis=1)
+    values[maybe[constant]] = whole[constant, 0].astype(np.float64)
+    return values
 
 
 __all__ = ["PINNED", "Node", "NotFollowedError", "Trace", "pad_rank", "read_array", "slice_values"]

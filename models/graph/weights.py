@@ -32,6 +32,8 @@ class Weights:
     zeroed: Slices = field(default_factory=dict)
     _tensors: dict[str, onnx.TensorProto] = field(init=False)
     _producers: dict[str, int] = field(init=False)
+    # One tensor is read several times in a row, and each reading copies it.
+    _last: tuple[str, Array] | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
         """Index the graph."""
@@ -46,12 +48,16 @@ class Weights:
         Raises:
             UnsupportedError: it is computed by an operator that cannot be evaluated here.
         """
+        if self._last is not None and self._last[0] == name:
+            return self._last[1]
         if name in self._tensors:
+            self._last = None
             array = numpy_helper.to_array(self._tensors[name])
             if name in self.zeroed:
                 array = array.copy()
                 for axis, indices in self.zeroed[name]:
                     array[(slice(None),) * axis + (indices,)] = 0
+            self._last = (name, array)
             return array
         node = self.dimensions.nodes[self._producers[name]]
         operands = [self[source] if source else None for source in node.inputs]
