@@ -139,7 +139,7 @@ def _backward(
         if array is None:
             used = np.broadcast_to(read.max(axis=1, keepdims=True), effect.inputs.shape)
         else:
-            used = (_live(array) & read[:, :, None]).any(axis=1)
+            used = np.asarray((_live(array) & read[:, :, None]).any(axis=1))
         constant = values[effect.inputs]
         _mark(needed, effect.inputs, used & ~foldable(effect, values, approximate))
         if effect.borders and not approximate:
