@@ -81,12 +81,12 @@ def freezenet_crossing(figures: Figures) -> list[str]:
     crossing = (
         f"SNIP is level or ahead at {', '.join(f'{100 * float(s):.1f} %' for s in behind)}: the curves cross."
         if behind
-        else "FreezeNet is ahead at every sparsity, so the curves draw together towards more trained weights but do not "
-        "cross in this range; the papers report SNIP level or ahead there."
+        else "FreezeNet is ahead at every sparsity: the curves draw together towards more trained weights and do not "
+        "cross in this range, where the papers report SNIP level or ahead."
     )
     return [
-        f"LeNet-300-100 on `digits`, {figures['seeds']} seeds, mean (lowest-highest) test accuracy. FreezeNet minus SNIP: "
-        f"{gaps[first]:+.1f} points at {100 * float(first):.1f} % sparsity, {gaps[last]:+.1f} points at "
+        f"LeNet-300-100 on `digits`, {figures['seeds']} seeds, mean (lowest-highest) test accuracy. FreezeNet minus "
+        f"SNIP: {gaps[first]:+.1f} points at {100 * float(first):.1f} % sparsity, {gaps[last]:+.1f} points at "
         f"{100 * float(last):.1f} %. {crossing}",
         "",
         "| sparsity | SNIP | FreezeNet |",
