@@ -93,7 +93,11 @@ from sparsepack.runtimes.measure.storage import storage
 from sparsepack.runtimes.measure.subject import Subject
 
 found = msgspec.to_builtins(storage(Subject(Path(sys.argv[1]), "packed", threads=1)))
-print(json.dumps({key: value for key, value in found.items() if key not in ("tensors", "overhead_bytes")}))
+# The tensors with an output and an input axis are the pruned ones; everything else belongs to batch norms and a bias.
+weights = [row for row in found["tensors"] if len(row["shape"]) > 1]
+over = sum(row["bytes"] for row in weights) / sum(row["bound_bytes"] for row in weights)
+plain = {key: value for key, value in found.items() if key not in ("tensors", "overhead_bytes")}
+print(json.dumps({**plain, "weights_over_bound": round(over, 4)}))
 """
 
 
