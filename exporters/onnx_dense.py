@@ -15,9 +15,8 @@ import msgspec
 
 from ..compressor.checkpoint import SparseCheckpoint
 from ..errors import ModelError, UnsupportedError
-from ..files import Array, atomic_path, canonical_json, refuse_existing, sha256_array
-from .manifest import Manifest, TensorEntry, describe, manifest_json
-from .onnx_seal import KEY, seal
+from ..files import Array, refuse_existing, sha256_array
+from .manifest import TensorEntry, describe
 from .parts import check_values, half, rounds
 
 if TYPE_CHECKING:
@@ -48,6 +47,7 @@ def write_onnx_dense(
         UnsupportedError: an operator without ONNX counterpart, or a value too large for half precision.
     """
     from ..models.source import OnnxSource
+    from .unpacking.model import write_model
 
     check_values(values)
     refuse_existing(path, force)
@@ -65,7 +65,7 @@ def write_onnx_dense(
     described = [(entry, None) for entry in entries]
     lossy = None if values == "fp32" else error
     manifest = describe(checkpoint.metadata, described, values=values, max_abs_error=lossy, chain=False)
-    _write(model, manifest, path, force)
+    write_model(model, path, FORMAT, VERSION, manifest, force=force)
 
 
 def lower(source: TorchSource, state: dict[str, Array]) -> onnx.ModelProto:
@@ -158,19 +158,3 @@ def _rename_inputs(graph: onnx.GraphProto, names: dict[str, str]) -> None:
                 }
                 own |= {value.name for value in body.input}
                 _rename_inputs(body, {name: new for name, new in names.items() if name not in own})
-
-
-def _write(model: onnx.ModelProto, manifest: Manifest, path: Path, force: bool) -> None:
-    from ..models.graph.lowering import SINGLE_FILE_BYTES, write_onnx
-
-    metadata = {"format": KEY.decode(), "version": VERSION, "manifest": msgspec.json.decode(manifest_json(manifest))}
-    content = canonical_json(metadata)
-    # Asking protobuf for the size of a message beyond its limit is an error by itself.
-    if sum(len(tensor.raw_data) for tensor in model.graph.initializer) < SINGLE_FILE_BYTES:
-        body = model.SerializeToString(deterministic=True)
-    else:
-        write_onnx(model, path, force=force)
-        body = path.read_bytes()
-    with atomic_path(path) as temporary, temporary.open("wb") as stream:
-        stream.write(seal(content, body))
-        stream.write(body)
