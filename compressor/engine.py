@@ -25,10 +25,12 @@ from ..models.seeding.record import SeedRecord
 from ..models.source import TorchSource
 from ..models.tensors import to_numpy, to_torch
 from .counter import Counter, Totals, count_layers
+from .evidence import EVIDENCE
+from .evidence.probe import Probe
 from .interrupts import Interrupts
 from .mask import BoolArray
 from .methods import Method
-from .plan import Record, Rewind, Select, Train, make_plan
+from .plans import Change, Record, Rewind, Select, Train, make_plan
 from .progress import Progress
 from .rule import MaskRule, make_rule
 from .run_folder import RunFolder
@@ -36,12 +38,12 @@ from .scores import ScoreInputs, find_score
 from .settings import PruneRecipe
 from .training.devices import readable_errors
 from .training.evaluation import test_accuracy
-from .training.gradients import accumulate_gradients
 from .training.resume import Position, Snapshots
 from .training.table import DYNAMICS, Context
 from .training.tape import Tape
 from .training.trainer import Trainer
-from .training.weights import set_state, state_arrays, weight_arrays
+from .training.weights import set_some, set_state, state_arrays
+from .transforms import find_transform
 
 
 @dataclass
@@ -69,6 +71,7 @@ class Engine:
     snapshot_seconds: float
     masks: dict[str, BoolArray] = field(default_factory=dict)
     totals: Totals = field(default_factory=Totals)
+    evidence: dict[str, Mapping[str, Array]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Build the network and everything that follows from the recipe alone."""
@@ -91,7 +94,7 @@ class Engine:
     def plan_computes(self) -> bool:
         """Whether anything in the plan runs the network, so that its operations are to be counted."""
         return any(
-            isinstance(stage, Train) or (isinstance(stage, Select) and find_score(stage.score).needs_gradients)
+            isinstance(stage, (Train, Change)) or (isinstance(stage, Select) and find_score(stage.score).evidence)
             for stage in self.plan
         )
 
@@ -120,6 +123,8 @@ class Engine:
                 self._train(number, stage, training, tensors, interrupts)
             elif isinstance(stage, Select):
                 self._select(stage)
+            elif isinstance(stage, Change):
+                self._change(stage)
             elif isinstance(stage, Rewind):
                 self._rewind(stage)
             elif isinstance(stage, Record):
@@ -194,7 +199,7 @@ class Engine:
 
     def _account(self, stage: Train, trainer: Trainer) -> None:
         self.totals.seconds += trainer.seconds
-        if stage.dynamics == "selected":
+        if trainer.dynamics.searches:
             # Training scores is a search for the mask; the weights that come out were never trained.
             self.totals.search_flops += trainer.flops
             self.totals.trained = 0
@@ -206,23 +211,51 @@ class Engine:
     def _select(self, stage: Select) -> None:
         self.progress.stage(stage.title)
         rule = self._rule()
-        names = list(rule.space.names)
         score = find_score(stage.score)
-        gradients: dict[str, Array] = {}
-        if score.needs_gradients:
-            # The method's options are how many batches, of what size, in which mode.
-            with readable_errors(self.device):
-                gradients, examples = accumulate_gradients(
-                    self.module, self._data(), names, seed=self.recipe.seed, device=self.device, **self.recipe.options
-                )
-            self.totals.search_flops += self.counter.scoring(examples)
-        weights = weight_arrays(self.module, names)
-        scores = score.compute(ScoreInputs(weights, gradients, self.recipe.seed, stage.number))
-        self.masks = rule.select(scores, stage.sparsity, self.masks or None)
+        probe = self._probe(stage.sparsity, stage.number)
+        with readable_errors(self.device):
+            self.evidence = {kind: EVIDENCE[kind].gather(probe) for kind in score.evidence}
+        self.totals.search_flops += probe.flops
+        given = ScoreInputs(probe.weights(), self.evidence, self.recipe.seed, stage.number, self.recipe.options)
+        within = self.masks if stage.within and self.masks else None
+        self.masks = rule.select(score.compute(given), stage.sparsity, within)
         if not self.method.frozen:
             self._zero_pruned()
+        self._log_masks(stage.title)
+
+    def _change(self, stage: Change) -> None:
+        self.progress.stage(stage.title)
+        probe = self._probe(stage.sparsity, stage.number)
+        with readable_errors(self.device):
+            outcome = find_transform(stage.transform).apply(probe)
+        self.totals.search_flops += probe.flops
+        if outcome.masks is not None:
+            self.masks = dict(outcome.masks)
+        if outcome.weights is not None:
+            set_some(self.module, outcome.weights)
+        if not self.method.frozen:
+            self._zero_pruned()
+        self._log_masks(stage.title)
+
+    def _probe(self, sparsity: float, number: int) -> Probe:
+        return Probe(
+            self.module,
+            self._rule(),
+            self.masks,
+            sparsity,
+            self.recipe.options,
+            self.recipe.seed,
+            number,
+            self.device,
+            self.counter,
+            self.data,
+            self.tape.read,
+            self.evidence,
+        )
+
+    def _log_masks(self, title: str) -> None:
         kept = sum(int(np.count_nonzero(mask)) for mask in self.masks.values())
-        self._log("mask", stage.title, kept=kept, total=rule.space.total)
+        self._log("mask", title, kept=kept, total=self._rule().space.total)
 
     def _zero_pruned(self) -> None:
         parameters = dict(self.module.named_parameters())

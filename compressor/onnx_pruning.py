@@ -16,7 +16,7 @@ from ..models.source import OnnxSource
 from .checkpoint import FORMAT, VERSION, CheckpointMetadata, Provenance, SparseCheckpoint, make_tensor
 from .mask import BoolArray, empty_layers
 from .methods import find_method
-from .plan import Select, make_plan
+from .plans import Select, make_plan
 from .rule import make_rule
 from .scores import ScoreInputs, find_score
 from .settings import PruneRecipe

@@ -48,13 +48,22 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     torch.set_num_threads(before)
 
 
+# With these every choice is combined with every other; with the rest, each choice with the defaults of the others.
+EXHAUSTIVE = ("magnitude", "lottery-ticket", "snip", "rigl")
+
+
 def combinations(method: Method) -> Iterator[tuple[str, str, str]]:
+    defaults = (method.structures[0], method.allocations[0], method.schedules[0])
     for structure in method.structures:
         for allocation in method.allocations:
             for schedule in method.schedules:
-                # Blocks have one density and nothing between dense and it.
-                if structure != "N:M" or (allocation, schedule) == ("uniform", "one-shot"):
-                    yield structure, allocation, schedule
+                choice = (structure, allocation, schedule)
+                if structure == "N:M":
+                    # Blocks have one density and nothing between dense and it.
+                    if (allocation, schedule) == ("uniform", "one-shot"):
+                        yield choice
+                elif method.name in EXHAUSTIVE or sum(map(str.__ne__, choice, defaults)) <= 1:
+                    yield choice
 
 
 ALLOWED = [(name, *choice) for name, method in METHODS.items() for choice in combinations(method)]

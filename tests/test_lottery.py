@@ -13,7 +13,7 @@ from sparsepack.compressor.checkpoint import SparseCheckpoint
 from sparsepack.compressor.engine import Engine
 from sparsepack.compressor.methods import find_method
 from sparsepack.compressor.pipeline import prune
-from sparsepack.compressor.plan import Record, Rewind, Select, Train, make_plan
+from sparsepack.compressor.plans import Record, Rewind, Select, Train, make_plan
 from sparsepack.compressor.recipe import single_run
 from sparsepack.compressor.settings import PruneRecipe
 from sparsepack.compressor.training.dynamics import Dynamics

@@ -190,10 +190,10 @@ def test_random_masks_under_global_allocation_are_spread_evenly() -> None:
 
 def test_the_table_takes_what_it_says() -> None:
     weights = {"w": np.array([[1.0, -2.0], [3.0, -4.0]], np.float32)}
-    inputs = ScoreInputs(weights, {"w": np.ones((2, 2), np.float32)}, seed=1, draw=2)
+    inputs = ScoreInputs(weights, {"gradients": {"w": np.ones((2, 2), np.float32)}}, seed=1, draw=2)
     for name, score in SCORES.items():
         bare = ScoreInputs(weights, seed=1, draw=2)
-        result = score.compute(inputs if score.needs_gradients else bare)
+        result = score.compute(inputs if score.evidence else bare)
         assert result["w"].shape == (2, 2), name
     np.testing.assert_array_equal(SCORES["random"].compute(inputs)["w"], random({"w": (2, 2)}, 1, 2)["w"])
     assert find_score("magnitude") is SCORES["magnitude"]

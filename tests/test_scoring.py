@@ -9,10 +9,10 @@ import torch.nn.functional as F
 from torch import nn
 
 from sparsepack.compressor.checkpoint import SparseCheckpoint
+from sparsepack.compressor.evidence.gradients import accumulate_gradients
 from sparsepack.compressor.pipeline import prune
 from sparsepack.compressor.recipe import single_run
 from sparsepack.compressor.settings import PruneRecipe
-from sparsepack.compressor.training.gradients import accumulate_gradients
 from sparsepack.models.data import Dataset, load_data, make_dataset
 
 CPU = torch.device("cpu")

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 from ...errors import unknown_name
+from . import dst, freezing, lth, pai, pat, selection
 from .choices import Choice, check, check_initialiser, choose
 from .declaration import Method, Option
 from .dense import DENSE
-from .dst import RIGL
-from .freezing import FREEZENET
-from .lth import LOTTERY_TICKET
-from .pai import SNIP
-from .pat import MAGNITUDE
-from .selection import EDGE_POPUP
 
 __all__ = ["METHODS", "Choice", "Method", "Option", "check", "check_initialiser", "choose", "find_method"]
 
 # In the order of the paradigms: after, lottery, at initialisation, during, freezing.
 METHODS: dict[str, Method] = {
-    method.name: method for method in (DENSE, MAGNITUDE, LOTTERY_TICKET, SNIP, EDGE_POPUP, RIGL, FREEZENET)
+    method.name: method
+    for method in (
+        DENSE,
+        *pat.METHODS,
+        *lth.METHODS,
+        *pai.METHODS,
+        *selection.METHODS,
+        *dst.METHODS,
+        *freezing.METHODS,
+    )
 }
 
 

@@ -16,6 +16,21 @@ from .declaration import Method
 
 EXPLICIT = "explicit"
 
+# Where a declaration gives no reason of its own.
+_GENERAL_REASONS = {
+    "element": "its groups stand or fall as a whole",
+    "N:M": "its rule decides over whole layers or groups, not block by block",
+    "channel": "its rule weighs single weights, which a whole channel does not have in common",
+    "global": "its rule compares weights within a layer only",
+    "uniform": "the density of each layer follows from its rule",
+    "erdos-renyi": "the density of each layer follows from its rule",
+    "erdos-renyi-kernel": "the density of each layer follows from its rule",
+    "explicit": "the density of each layer follows from its rule",
+    "one-shot": "its mask comes about in several steps",
+    "iterative": "its mask is found in one step",
+    "gradual": "its mask is not chosen while the weights are trained",
+}
+
 
 @dataclass(frozen=True)
 class Choice:
@@ -87,7 +102,7 @@ def check(method: Method, structure: Structure, allocation: Allocation, schedule
     ):
         if choice not in allowed:
             raise UnsupportedError(
-                f"method '{method.name}' does not go with {kind} '{choice}': {method.reasons[choice]}. "
+                f"method '{method.name}' does not go with {kind} '{choice}': {reason_against(method, choice)}. "
                 f"Choose from: {', '.join(allowed)}."
             )
     if isinstance(structure, NofM):
@@ -101,6 +116,11 @@ def check(method: Method, structure: Structure, allocation: Allocation, schedule
                 f"structure {structure.text} does not go with schedule '{schedule}': it has one sparsity only, so "
                 f"there is nothing between dense and {structure.text}. Leave schedule out or write one-shot."
             )
+
+
+def reason_against(method: Method, choice: str) -> str:
+    """Return why the method does not allow a structure, allocation or schedule: its own reason, or the general one."""
+    return method.reasons.get(choice) or _GENERAL_REASONS[choice]
 
 
 def check_initialiser(method: Method, initialiser: str) -> None:

@@ -17,9 +17,6 @@ from ...models.seeding.record import PHILOX
 # Which checkpoint of the training sequence: before the first step, at a chosen early step, after the last one, or none
 # because mask or weights are what the training itself moves.
 Checkpoint = Literal["initial", "early", "final", "current"]
-# What happens to the mask while training: there is none, it stands still, connections move, it is itself trained, or
-# it stands still over weights that keep their initial value.
-Dynamics = Literal["none", "static", "rigl", "selected", "frozen"]
 Parametrisation = Literal["identity", "frozen", "selected"]
 
 
@@ -92,7 +89,8 @@ class Method:
         weights_from: k2, the checkpoint that the kept weights are taken from.
         trains_after: f3, whether the kept weights are trained once the mask is known.
         chi: what stands where the mask is 0: 0 nothing, 1 the initial weights.
-        dynamics: what becomes of the mask while training.
+        dynamics: what becomes of the mask while training: an entry of ``DYNAMICS`` (``none``, ``static``, ``frozen``,
+            ``rigl``, ``selected`` ...).
         score: the entry of ``SCORES`` that ranks the weights; ``learned`` when training moves the scores themselves;
             None without a mask.
         growth: how new connections are found; None when there are none.
@@ -106,7 +104,13 @@ class Method:
         generator: default of ``generator``.
         training: keys of the recipe's ``train`` section for which the paper has its own value.
         options: the method's own settings.
-        reasons: why a structure, allocation or schedule that exists is not allowed here, by its name.
+        plan: the entry of ``PLANS`` that turns the declaration into stages.
+        transforms: f1 and f2, entries of ``TRANSFORMS``: what is done to mask and kept weights once they are chosen,
+            in order, before anything is trained.
+        resurrects: whether a later round of an iterative schedule may keep a weight that an earlier one removed; the
+            weights are then set back to the dense ones before each round.
+        reasons: why a structure, allocation or schedule that exists is not allowed here, by its name; where none is
+            given, the paradigm's general one stands (see ``choices``).
     """
 
     name: str
@@ -117,7 +121,7 @@ class Method:
     weights_from: Checkpoint
     trains_after: bool
     chi: Literal[0, 1]
-    dynamics: Dynamics
+    dynamics: str
     score: str | None
     growth: str | None
     structures: tuple[str, ...]
@@ -129,6 +133,9 @@ class Method:
     generator: str = PHILOX
     training: Mapping[str, Any] = field(default_factory=dict)
     options: tuple[Option, ...] = ()
+    plan: str = "standard"
+    transforms: tuple[str, ...] = ()
+    resurrects: bool = False
     reasons: Mapping[str, str] = field(default_factory=dict)
 
     @property

@@ -1,13 +1,14 @@
 """Scores: what a weight is worth; higher = keep.
 
-In: weights, and what a score needs beside them. Out: one score for each weight, in the tensors' shapes. Pure functions
-on arrays; the table names what each takes.
+In: weights, and the evidence that a score needs beside them. Out: one score for each weight, in the tensors' shapes.
+Pure functions on arrays; the table names what each takes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from ...errors import unknown_name
 from ...files import Array
@@ -24,15 +25,17 @@ class ScoreInputs:
 
     Attributes:
         weights: by tensor name, masked ones zero; in the space's order.
-        gradients: of the loss with respect to them, summed over batches; empty unless the score needs them.
+        evidence: what was gathered beside them, by kind (entries of ``EVIDENCE``), each by tensor name.
         seed: the run's seed.
         draw: the number of the pruning round.
+        options: the method's own settings.
     """
 
     weights: Mapping[str, Array]
-    gradients: Mapping[str, Array] = field(default_factory=dict)
+    evidence: Mapping[str, Mapping[str, Array]] = field(default_factory=dict)
     seed: int = 0
     draw: int = 0
+    options: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -41,21 +44,25 @@ class Score:
 
     Attributes:
         compute: from the inputs to scores by tensor name.
-        needs_gradients: whether ``gradients`` must be filled.
+        evidence: the kinds that it looks at.
         summary: the formula.
     """
 
     compute: Callable[[ScoreInputs], dict[str, Array]]
-    needs_gradients: bool
+    evidence: tuple[str, ...]
     summary: str
 
 
 SCORES: dict[str, Score] = {
-    "magnitude": Score(lambda given: magnitude(given.weights), False, "|w|"),
-    "gradient": Score(lambda given: saliency(given.weights, given.gradients), True, "|w dL/dw| / sum |w dL/dw|"),
+    "magnitude": Score(lambda given: magnitude(given.weights), (), "|w|"),
+    "gradient": Score(
+        lambda given: saliency(given.weights, given.evidence["gradients"]),
+        ("gradients",),
+        "|w dL/dw| / sum |w dL/dw|",
+    ),
     "random": Score(
         lambda given: random({name: w.shape for name, w in given.weights.items()}, given.seed, given.draw),
-        False,
+        (),
         "uniform in [0, 1), from the seed",
     ),
 }

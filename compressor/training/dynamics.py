@@ -3,8 +3,11 @@
 :class:`Dynamics` itself is dense training: no mask, every parameter trained. The others (static, frozen, gradual,
 RigL, learned scores) override what differs. The loop calls, for every batch,
 
+    before_forward(step): may change what the network computes with
+    forward -> objective(...): the loss to go back from
     backward -> after_backward(step): may change the gradients; False replaces the optimiser's step
     optimiser step -> after_step(step): may change weights and masks
+    end of an epoch -> after_epoch(epoch): False ends the training there
 """
 
 from __future__ import annotations
@@ -32,7 +35,10 @@ class Dynamics:
         module: the network.
         masks: bool tensors by weight name, True = kept; empty for dense training.
         flops_per_example: of the step being taken, forward and backward.
+        searches: whether this training only looks for the mask, and the weights that come out were never trained.
     """
+
+    searches = False
 
     def __init__(self, module: nn.Module, flops: FlopCounter = no_cost) -> None:
         self.module = module
@@ -51,12 +57,25 @@ class Dynamics:
     def attach(self, optimiser: torch.optim.Optimizer) -> None:
         """Take the optimiser whose memory must follow the mask, and make the weights obey it."""
 
+    def before_forward(self, step: int) -> None:
+        """Change what this step computes with."""
+
+    def objective(
+        self, loss: torch.Tensor, inputs: torch.Tensor, outputs: torch.Tensor, labels: torch.Tensor
+    ) -> torch.Tensor:
+        """Return what is minimised; ``loss`` is the cross-entropy of this batch."""
+        return loss
+
     def after_backward(self, step: int) -> bool:
         """Change the gradients of this step; return whether the optimiser shall use them."""
         return True
 
     def after_step(self, step: int) -> None:
         """Change weights or masks once the optimiser has stepped."""
+
+    def after_epoch(self, epoch: int) -> bool:
+        """Look back on epoch number ``epoch`` (the first is 1); return whether the training goes on."""
+        return True
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """Return what must survive a kill, besides the weights and the optimiser."""

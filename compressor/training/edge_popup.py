@@ -35,6 +35,8 @@ class EdgePopup(Dynamics):
         flops: counts the operations of an example.
     """
 
+    searches = True
+
     def __init__(
         self, module: nn.Module, rule: MaskRule, sparsity: float, *, seed: int, flops: FlopCounter = no_cost
     ) -> None:

@@ -48,6 +48,7 @@ class Trainer:
         total_steps: where it ends.
         flops: counted operations so far.
         seconds: time spent in :meth:`run` so far, over all resumptions.
+        stopped: whether the dynamics ended the training before its last step.
     """
 
     def __init__(
@@ -66,6 +67,7 @@ class Trainer:
         self.step = first_step
         self.flops = 0
         self.seconds = 0.0
+        self.stopped = False
         self._data = data
         self._settings = settings
         self._seed = seed
@@ -106,6 +108,7 @@ class Trainer:
                 )
         return {
             "step": self.step,
+            "stopped": self.stopped,
             "flops": self.flops,
             "seconds": self.seconds,
             "epoch_seconds": self._epoch_seconds,
@@ -126,7 +129,7 @@ class Trainer:
                 parts[group][name] = tensor
         self.dynamics.restore(parts["dynamics"])
         restore_optimiser(self._optimiser, self.dynamics.named_parameters(), parts["optimiser"])
-        self.step, self.flops = facts["step"], facts["flops"]
+        self.step, self.flops, self.stopped = facts["step"], facts["flops"], facts["stopped"]
         self.seconds, self._epoch_seconds = facts["seconds"], facts["epoch_seconds"]
         self._losses.total, self._losses.examples = facts["loss_total"], facts["loss_examples"]
         if self._scaler is not None:
@@ -144,7 +147,7 @@ class Trainer:
         self.module.train()
         self.dynamics.attach(self._optimiser)
         clock = time.monotonic()
-        while self.step < self.total_steps:
+        while self.step < self.total_steps and not self.stopped:
             epoch, done = divmod(self.step, self.steps_per_epoch)
             for inputs, labels in self._batches(epoch, done):
                 self._train_on(inputs, labels)
@@ -182,6 +185,7 @@ class Trainer:
             "learning_rate": learning_rate(self._settings, self.step - 1, self.steps_per_epoch),
             "seconds": round(self._epoch_seconds, 3),
         }
+        self.stopped = not self.dynamics.after_epoch(epoch + 1)
         watch.after_epoch(self, figures)
         self._losses.start_epoch()
         self._epoch_seconds = 0.0
@@ -193,9 +197,11 @@ class Trainer:
             group["lr"] = rate
             for parameter in group["params"]:
                 parameter.grad = None
+        dynamics.before_forward(self.step)
         with self._precision():
             outputs = self._outputs(inputs)
             loss = F.cross_entropy(outputs, labels, label_smoothing=self._settings.label_smoothing)
+            loss = dynamics.objective(loss, inputs, outputs, labels)
         if self._scaler is None:
             loss.backward()  # type: ignore[no-untyped-call]
             if dynamics.after_backward(self.step):

@@ -44,12 +44,18 @@ def set_state(module: nn.Module, arrays: Mapping[str, Array]) -> None:
             tensor.copy_(to_torch(arrays[name]))
 
 
-def set_weights(module: nn.Module, arrays: Mapping[str, Array]) -> None:
-    """Write some parameters, in place."""
-    parameters = dict(module.named_parameters())
+def set_some(module: nn.Module, arrays: Mapping[str, Array]) -> None:
+    """Write some parameters or buffers, in place.
+
+    Raises:
+        ModelError: one is not the network's, or has another shape there.
+    """
+    state = state_tensors(module)
     with torch.no_grad():
         for name, array in arrays.items():
-            parameters[name].copy_(to_torch(array))
+            if name not in state or tuple(state[name].shape) != array.shape:
+                raise ModelError(f"the network has no tensor '{name}' of shape {array.shape}.")
+            state[name].copy_(to_torch(array))
 
 
 def weight_arrays(module: nn.Module, names: list[str]) -> dict[str, Array]:

@@ -1,6 +1,6 @@
 """Pruning at initialization, sparse training (PaI): mask and weights come from the untrained network."""
 
-from .declaration import Method, Option
+from ..declaration import Method, Option
 
 SALIENCY_OPTIONS = (
     Option("batches", int, 1, "batches whose gradients are added up before they are scored", minimum=1),

@@ -1,7 +1,7 @@
 """Pruning at initialization, sparse selection (PaI): the mask is trained, the weights never are."""
 
-from ...models.seeding.record import KEYED_PRODUCT
-from .declaration import Method
+from ....models.seeding.record import KEYED_PRODUCT
+from ..declaration import Method
 
 _WHOLE_LAYER = "the algorithm keeps the top share of the scores of each whole layer, the same share everywhere"
 _EACH_STEP = "the mask has its final sparsity from the first step and is chosen anew at each"

@@ -1,6 +1,6 @@
 """Pruning after training (PaT): mask and weights both come from the trained network."""
 
-from .declaration import Method, Option
+from ..declaration import Method, Option
 
 MAGNITUDE = Method(
     name="magnitude",

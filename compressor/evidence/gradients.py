@@ -13,8 +13,25 @@ from torch import nn
 from ...files import Array
 from ...models.dataset import Dataset
 from ...models.tensors import to_numpy
+from .probe import Probe
 
 _DROPOUT = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)
+
+
+def loss_gradients(probe: Probe) -> dict[str, Array]:
+    """Return the evidence ``gradients``; the options ``batches``, ``batch_size`` and ``mode`` say from what."""
+    gradients, examples = accumulate_gradients(
+        probe.module,
+        probe.dataset,
+        probe.names,
+        batches=probe.options["batches"],
+        batch_size=probe.options["batch_size"],
+        mode=probe.options["mode"],
+        seed=probe.seed,
+        device=probe.device,
+    )
+    probe.charge(examples)
+    return gradients
 
 
 def accumulate_gradients(
@@ -51,7 +68,7 @@ def accumulate_gradients(
     sums: list[torch.Tensor | None] = [None] * len(wanted)
     examples = 0
     drawn = data.batches("train", batch_size, seed=seed, epoch=0, shuffle=True, device=device)
-    with _scoring(module, mode):
+    with scoring_mode(module, mode):
         for inputs, labels in islice(drawn, batches):
             loss = F.cross_entropy(module(inputs), labels)
             for number, gradient in enumerate(torch.autograd.grad(loss, wanted, allow_unused=True)):
@@ -64,7 +81,7 @@ def accumulate_gradients(
 
 
 @contextmanager
-def _scoring(module: nn.Module, mode: str) -> Iterator[None]:
+def scoring_mode(module: nn.Module, mode: str) -> Iterator[None]:
     """Set the mode, dropout off; afterwards put back each layer's mode and the running statistics."""
     modes = {layer: layer.training for layer in module.modules()}
     buffers = {name: buffer.clone() for name, buffer in module.named_buffers()}

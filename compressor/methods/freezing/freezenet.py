@@ -1,8 +1,8 @@
 """Freezing: most weights keep the value that the seed gave them, the rest are trained."""
 
-from ...models.seeding.record import KEYED_PRODUCT
-from .declaration import Method
-from .pai import ONE_STEP, SALIENCY_OPTIONS
+from ....models.seeding.record import KEYED_PRODUCT
+from ..declaration import Method
+from ..pai.sensitivity import ONE_STEP, SALIENCY_OPTIONS
 
 _NO_ZEROS = "the frozen weights still compute, so a pattern gains no speed and only limits which weights are trained"
 

@@ -1,6 +1,6 @@
 """Dynamic sparse training (DST): sparse from the first step, while connections move."""
 
-from .declaration import Method, Option
+from ..declaration import Method, Option
 
 _SINGLE = (
     "connections are dropped and grown one by one; a place that is free in its layer need not be free in its group"

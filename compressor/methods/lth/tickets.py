@@ -1,6 +1,6 @@
 """Lottery tickets (LTH): the mask of the trained network on the weights of an early moment, trained again."""
 
-from .declaration import Method, Option
+from ..declaration import Method, Option
 
 LOTTERY_TICKET = Method(
     name="lottery-ticket",

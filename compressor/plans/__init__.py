@@ -1,0 +1,32 @@
+"""A method's declaration as a list of stages: where the mask comes from, where the weights, what is trained when.
+
+In: a complete recipe and its method. Out: the stages that the engine carries out. Most methods share the plan
+``standard``; what needs its own order of stages names another entry of :data:`PLANS`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from ..methods import Method
+from ..settings import PruneRecipe
+from .stages import Change, Record, Rewind, Select, Stage, Train
+from .standard import standard
+
+__all__ = ["PLANS", "Change", "Record", "Rewind", "Select", "Stage", "Train", "make_plan"]
+
+PLANS: dict[str, Callable[[PruneRecipe, Method, float], list[Stage]]] = {"standard": standard}
+
+
+def make_plan(recipe: PruneRecipe, method: Method, sparsity: float) -> list[Stage]:
+    """Return the stages of a run.
+
+    Args:
+        recipe: complete.
+        method: its declaration.
+        sparsity: the final one.
+
+    Raises:
+        UsageError: the recipe asks for what its training cannot give (a step to rewind to, and no training).
+    """
+    return PLANS[method.plan](recipe, method, sparsity)

@@ -1,0 +1,86 @@
+"""The stages that a plan is made of: each is one thing that the engine can carry out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..settings import TrainSettings
+
+
+@dataclass(frozen=True)
+class Record:
+    """Put the present state on the tape."""
+
+    title: str
+    label: str
+
+
+@dataclass(frozen=True)
+class Train:
+    """Train from ``first_step`` to the end of the settings' schedule.
+
+    Attributes:
+        title: for log and progress.
+        settings: the training.
+        dynamics: what becomes of the mask: an entry of ``DYNAMICS``.
+        first_step: 0, or the step that the weights were set back to.
+        record_step: the step before which the state goes on the tape, or None.
+    """
+
+    title: str
+    settings: TrainSettings
+    dynamics: str
+    first_step: int = 0
+    record_step: int | None = None
+
+
+@dataclass(frozen=True)
+class Select:
+    """Score the weights and choose the mask.
+
+    Attributes:
+        title: for log and progress.
+        score: entry of ``SCORES``.
+        sparsity: of the space after it.
+        number: of the round, from 0.
+        within: whether the new mask lies within the present one.
+    """
+
+    title: str
+    score: str
+    sparsity: float
+    number: int
+    within: bool = True
+
+
+@dataclass(frozen=True)
+class Change:
+    """Apply a transform to masks and weights.
+
+    Attributes:
+        title: for log and progress.
+        transform: entry of ``TRANSFORMS``.
+        sparsity: what the round under way reaches.
+        number: of the round, from 0.
+    """
+
+    title: str
+    transform: str
+    sparsity: float
+    number: int = 0
+
+
+@dataclass(frozen=True)
+class Rewind:
+    """Set all weights and statistics back to a state on the tape.
+
+    Attributes:
+        title: for log and progress.
+        label: of the state.
+    """
+
+    title: str
+    label: str
+
+
+Stage = Record | Train | Select | Change | Rewind
