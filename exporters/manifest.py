@@ -94,6 +94,21 @@ class TensorEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_
         return self.stored or self.dtype
 
 
+def identity_entry(record: TensorRecord, kept: int) -> TensorEntry:
+    """Return the entry of a tensor that is stored dense, whatever it was made of: how many are kept, no mask."""
+    return TensorEntry(
+        name=record.name,
+        shape=record.shape,
+        dtype=record.dtype,
+        role=record.role,
+        parametrisation="identity",
+        kept=kept if record.masked else None,
+        structure=record.structure,
+        output_axis=record.output_axis,
+        sha256=record.sha256,
+    )
+
+
 class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """What an artifact says about itself.
 

@@ -14,15 +14,15 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from ..compressor.checkpoint import SparseCheckpoint
-from ..errors import ModelError, UnsupportedError
+from ..errors import UnsupportedError
 from ..files import Array, refuse_existing, sha256_array
-from .manifest import TensorEntry, describe
+from .manifest import TensorEntry, describe, identity_entry
 from .parts import check_values, half, rounds
 
 if TYPE_CHECKING:
     import onnx
 
-    from ..models.source import ModelSource, TorchSource
+    from ..models.source import ModelSource
 
 FORMAT = "onnx"
 VERSION = 1
@@ -47,7 +47,7 @@ def write_onnx_dense(
         UnsupportedError: an operator without ONNX counterpart, or a value too large for half precision.
     """
     from ..models.source import OnnxSource
-    from .unpacking.model import write_model
+    from .onnx_model import lower, write_model
 
     check_values(values)
     refuse_existing(path, force)
@@ -68,23 +68,6 @@ def write_onnx_dense(
     write_model(model, path, FORMAT, VERSION, manifest, force=force)
 
 
-def lower(source: TorchSource, state: dict[str, Array]) -> onnx.ModelProto:
-    """Return the source's network as an ONNX model with these weights in it.
-
-    Raises:
-        ModelError: the weights do not fit the network, or it cannot be traced.
-    """
-    from ..models.graph.lowering import to_onnx
-    from ..models.tensors import to_torch
-
-    module = source.build()
-    try:
-        module.load_state_dict({name: to_torch(array) for name, array in state.items()})
-    except RuntimeError as error:
-        raise ModelError(f"the checkpoint does not fit the model '{source.record.text}': {error}") from error
-    return to_onnx(module.eval(), source.example_inputs(2), source.record.inputs)
-
-
 def _store(
     model: onnx.ModelProto, checkpoint: SparseCheckpoint, state: dict[str, Array], values: str
 ) -> tuple[list[TensorEntry], float]:
@@ -101,17 +84,7 @@ def _store(
         stored = numpy_helper.to_array(initializers[name])
         if sha256_array(stored) != record.sha256 or stored.shape != record.shape or stored.dtype.name != record.dtype:
             continue
-        entry = TensorEntry(
-            name=name,
-            shape=record.shape,
-            dtype=record.dtype,
-            role=record.role,
-            parametrisation="identity",
-            kept=tensor.kept if record.masked else None,
-            structure=record.structure,
-            output_axis=record.output_axis,
-            sha256=record.sha256,
-        )
+        entry = identity_entry(record, tensor.kept)
         if values == "fp16" and rounds(record.role, record.dtype) and not _leaves(model.graph, name):
             halved[name], error = half(name, state[name])
             worst = max(worst, error)

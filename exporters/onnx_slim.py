@@ -70,7 +70,7 @@ def slim_checkpoint(
         ModelError: the checkpoint's tensors do not fit the network, or it cannot be traced.
         UnsupportedError: an operator without ONNX counterpart, or a ratio is asked for and nothing may shrink.
     """
-    from .unpacking.model import lowered, write_model
+    from .onnx_model import lowered, write_model
 
     refuse_existing(path, force)
     model = lowered(source, checkpoint)
@@ -101,7 +101,7 @@ def slim_file(original: Path, path: Path, *, settings: SlimSettings | None = Non
     """
     from ..models.graph.prepare import read_graph
     from ..models.source import load_source
-    from .unpacking.model import write_model
+    from .onnx_model import write_model
 
     refuse_existing(path, force)
     record = load_source(str(original)).record

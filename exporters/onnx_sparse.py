@@ -20,13 +20,13 @@ from ..errors import UnsupportedError
 from ..files import atomic_path, canonical_json, refuse_existing, sha256_array
 from ..models.onnx_tensor import is_weight_like
 from .container import PREFIX
-from .manifest import TensorEntry, describe, manifest_json
+from .manifest import TensorEntry, describe, identity_entry, manifest_json
+from .onnx_model import lowered
 from .onnx_seal import seal
 from .parts import check_values, half
 from .sparse_graph.choose import CostModel
 from .sparse_graph.gaps import nonzero_bits
 from .sparse_graph.rewrite import Rewritten, rewrite
-from .unpacking.model import lowered
 
 if TYPE_CHECKING:
     from ..models.source import ModelSource
@@ -100,7 +100,7 @@ def _entries(checkpoint: SparseCheckpoint, rewritten: Rewritten, values: str) ->
         if name in rewritten.errors:
             entries.append(_packed_entry(tensor, values))
         elif name in dense and _holds(dense[name], record):
-            entries.append(_entry(tensor))
+            entries.append(identity_entry(tensor.record, tensor.kept))
     return entries
 
 
@@ -110,23 +110,8 @@ def _holds(stored: onnx.TensorProto, record: TensorRecord) -> bool:
     return bool(sha256_array(numpy_helper.to_array(stored)) == record.sha256)
 
 
-def _entry(tensor: SparseTensor) -> TensorEntry:
-    record = tensor.record
-    return TensorEntry(
-        name=record.name,
-        shape=record.shape,
-        dtype=record.dtype,
-        role=record.role,
-        parametrisation="identity",
-        kept=tensor.kept if record.masked else None,
-        structure=record.structure,
-        output_axis=record.output_axis,
-        sha256=record.sha256,
-    )
-
-
 def _packed_entry(tensor: SparseTensor, values: str) -> TensorEntry:
-    entry = _entry(tensor)
+    entry = identity_entry(tensor.record, tensor.kept)
     if values == "fp32":
         return entry
     dense = tensor.dense().copy()

@@ -21,9 +21,10 @@ from ..errors import unknown_name
 from ..files import numpy_dtype, refuse_existing, sha256_array
 from ..models.seeding.record import PHILOX
 from .manifest import TensorEntry, describe
+from .onnx_model import lowered, write_model
 from .parts import part_of
 from .unpacking.emitter import Emitter
-from .unpacking.model import insert, lowered, require_opset, value_names, write_model
+from .unpacking.model import insert, require_opset, value_names
 from .unpacking.seeded import SeededPool, folding_bytes
 from .unpacking.tensor import DENSE, Packed, emit, pack
 

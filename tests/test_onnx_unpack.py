@@ -26,11 +26,11 @@ from sparsepack.errors import FileFormatError, OutputExistsError, UnknownNameErr
 from sparsepack.exporters.codecs.bits import pack as pack_codes
 from sparsepack.exporters.manifest import describe
 from sparsepack.exporters.onnx_dense import write_onnx_dense
+from sparsepack.exporters.onnx_model import write_model
 from sparsepack.exporters.onnx_unpack import folding_warning, unpack_in_graph, write_onnx_unpack
 from sparsepack.exporters.unpacking import positions, values
 from sparsepack.exporters.unpacking.artifact import open_unpack
 from sparsepack.exporters.unpacking.emitter import Emitter
-from sparsepack.exporters.unpacking.model import write_model
 from sparsepack.exporters.unpacking.philox import Words, emit_pieces, emit_words
 from sparsepack.files import sha256_array
 from sparsepack.models.prunable import prunable_tensors

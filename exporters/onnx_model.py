@@ -1,0 +1,109 @@
+"""The ends of every ONNX export: a network lowered with a checkpoint's weights in it, and the finished, sealed file."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+import onnx
+
+from ..compressor.checkpoint import SparseCheckpoint
+from ..errors import ModelError
+from ..files import Array, atomic_path, canonical_json, refuse_existing
+from .container import PREFIX
+from .manifest import Manifest, manifest_json
+from .onnx_seal import KEY, seal
+
+if TYPE_CHECKING:
+    from ..models.source import ModelSource, TorchSource
+
+
+def lower(source: TorchSource, state: dict[str, Array]) -> onnx.ModelProto:
+    """Return the source's network as an ONNX model with these weights in it.
+
+    Raises:
+        ModelError: the weights do not fit the network, or it cannot be traced.
+    """
+    from ..models.graph.lowering import to_onnx
+    from ..models.tensors import to_torch
+
+    module = source.build()
+    try:
+        module.load_state_dict({name: to_torch(array) for name, array in state.items()})
+    except RuntimeError as error:
+        raise ModelError(f"the checkpoint does not fit the model '{source.record.text}': {error}") from error
+    return to_onnx(module.eval(), source.example_inputs(2), source.record.inputs)
+
+
+def lowered(source: ModelSource, checkpoint: SparseCheckpoint) -> onnx.ModelProto:
+    """Return the network as an ONNX model whose initializers hold the checkpoint's dense weights.
+
+    An ONNX source is patched in a copy; tensors of its Constant nodes become initializers.
+
+    Raises:
+        ModelError: the checkpoint does not fit the network, or the network cannot be traced.
+    """
+    from ..models.source import OnnxSource
+
+    state = checkpoint.dense_state()
+    if not isinstance(source, OnnxSource):
+        return lower(source, state)
+    with tempfile.TemporaryDirectory() as folder:
+        patched = Path(folder) / "model.onnx"
+        source.write(patched, state)
+        model: onnx.ModelProto = onnx.load(patched)
+    # What the original says about itself is not true of the copy.
+    foreign = [entry for entry in model.metadata_props if entry.key != KEY.decode()]
+    del model.metadata_props[:]
+    model.metadata_props.extend(foreign)
+    graph = model.graph
+    kept = [node for node in graph.node if not _becomes_initializer(graph, node, set(state))]
+    replace_nodes(graph, kept)
+    return model
+
+
+def _becomes_initializer(graph: onnx.GraphProto, node: onnx.NodeProto, names: set[str]) -> bool:
+    """Turn a Constant node that holds one of the checkpoint's tensors into an initializer; tell whether it did."""
+    if node.op_type != "Constant" or node.output[0] not in names:
+        return False
+    for attribute in node.attribute:
+        if attribute.name == "value":
+            tensor = graph.initializer.add()
+            tensor.CopyFrom(attribute.t)
+            tensor.name = node.output[0]
+            return True
+    return False
+
+
+def replace_nodes(graph: onnx.GraphProto, nodes: list[onnx.NodeProto]) -> None:
+    """Give a graph other nodes; they may be its own."""
+    copies = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
+    del graph.node[:]
+    graph.node.extend(copies)
+
+
+def write_model(
+    model: onnx.ModelProto, path: Path, format: str, version: int, manifest: Manifest, *, force: bool
+) -> None:
+    """Write a model behind a sealed entry with its manifest; large models put their tensors beside it.
+
+    Raises:
+        OutputExistsError: a file exists and ``force`` is false.
+    """
+    from ..models.graph.lowering import SINGLE_FILE_BYTES, write_onnx
+
+    refuse_existing(path, force)
+    described = msgspec.json.decode(manifest_json(manifest))
+    content = canonical_json({"format": PREFIX + format, "version": version, "manifest": described})
+    # Asking protobuf for the size of a message beyond its limit is an error by itself.
+    if sum(len(tensor.raw_data) for tensor in model.graph.initializer) < SINGLE_FILE_BYTES:
+        body = model.SerializeToString(deterministic=True)
+    else:
+        write_onnx(model, path, force=force)
+        body = path.read_bytes()
+    # One after the other: put together first, a large model would be in memory once more.
+    with atomic_path(path) as temporary, temporary.open("wb") as stream:
+        stream.write(seal(content, body))
+        stream.write(body)
