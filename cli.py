@@ -182,6 +182,7 @@ def prune(model: str | None, recipe: Path | None, output: Path, force: bool, **o
 @click.option(
     "--allow-approximate", is_flag=True, help="onnx-slim: remove what is inexact along padded borders; says the bound."
 )
+@click.option("--sparse-initializers", is_flag=True, help="onnx: ONNX's own sparse tensors, for tools that read them.")
 @click.option("-o", "--output", type=_FILE, required=True, metavar="FILE", help="The artifact to write.")
 @_model_option
 @_json_flag

@@ -15,15 +15,17 @@ from ..compressor.checkpoint import TensorRecord, check_hash
 from ..errors import FileFormatError
 from ..files import Array, numpy_dtype
 from ..models.onnx_file import OnnxFile
+from ..models.onnx_tensor import StoredTensor
 from ..models.onnx_weights import prunable_constants
 from .artifact import Artifact, TensorRow
 from .bound import part_bound
 from .container import PREFIX, check_version
-from .manifest import Manifest, TensorEntry, read_manifest
+from .manifest import Manifest, TensorEntry, plausible_bytes, read_manifest
 from .onnx_dense import FORMAT, VERSION
 from .onnx_seal import read_seal
 from .onnx_slim import FORMAT as SLIM
 from .onnx_slim import VERSION as SLIM_VERSION
+from .sparse_initializers import StoredSparse, locate_sparse
 
 _VERSIONS = {FORMAT: VERSION, SLIM: SLIM_VERSION}
 
@@ -40,8 +42,20 @@ class OnnxArtifact(Artifact):
         if self.metadata is not None:
             self._entries = {entry.name: entry for entry in self.metadata.tensors}
         found = ((name, self._file.stored(name)) for name in self._file.constants if name)
-        self._stored = {name: stored for name, stored in found if stored is not None}
+        self._stored: dict[str, StoredTensor | StoredSparse] = {
+            name: stored for name, stored in found if stored is not None
+        }
+        self._find_sparse()
         self._records = self._describe()
+
+    def _find_sparse(self) -> None:
+        limit = plausible_bytes(self.path.stat().st_size)
+        for name, span in self._file.sparse.items():
+            stored = locate_sparse(self.path, span, limit)
+            if stored is not None and name in self._stored:
+                raise FileFormatError(f"{self.path}: '{name}' is both a dense and a sparse initializer.")
+            if stored is not None:
+                self._stored[name] = stored
 
     def _describe(self) -> dict[str, TensorRecord]:
         prunable = {tensor.name: tensor for tensor in prunable_constants(self._file)}
@@ -100,7 +114,8 @@ class OnnxArtifact(Artifact):
                 record.structure,
                 record.output_axis,
             )
-            rows.append(TensorRow(name, record.shape, kept, payloads[name], f"dense {stored.dtype.name}", bound))
+            layout = "sparse initializer" if isinstance(stored, StoredSparse) else "dense"
+            rows.append(TensorRow(name, record.shape, kept, payloads[name], f"{layout} {stored.dtype.name}", bound))
         return rows
 
     def overhead(self) -> dict[str, int]:

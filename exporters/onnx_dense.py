@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     import onnx
 
     from ..models.source import ModelSource
+    from .sparse_initializers import Sparsified
 
 FORMAT = "onnx"
 VERSION = 1
@@ -30,8 +31,14 @@ _CAST = ":float32"
 
 
 def write_onnx_dense(
-    checkpoint: SparseCheckpoint, path: Path, *, source: ModelSource, values: str = "fp32", force: bool = False
-) -> None:
+    checkpoint: SparseCheckpoint,
+    path: Path,
+    *,
+    source: ModelSource,
+    values: str = "fp32",
+    force: bool = False,
+    sparse_initializers: bool = False,
+) -> list[Sparsified]:
     """Write a checkpoint as an ONNX model with dense values; frozen and selected weights are materialised.
 
     Args:
@@ -40,6 +47,10 @@ def write_onnx_dense(
         source: the network that the checkpoint was made from.
         values: ``fp32`` or ``fp16``.
         force: whether existing files may be replaced.
+        sparse_initializers: whether weights become ONNX's own sparse tensors where that is smaller.
+
+    Returns:
+        What became of each weight, with ``sparse_initializers``; nothing without.
 
     Raises:
         OutputExistsError: a file exists and ``force`` is false.
@@ -47,7 +58,8 @@ def write_onnx_dense(
         UnsupportedError: an operator without ONNX counterpart, or a value too large for half precision.
     """
     from ..models.source import OnnxSource
-    from .onnx_model import lower, write_model
+    from .onnx_model import lowered, write_model
+    from .sparse_initializers import sparsify
 
     check_values(values)
     refuse_existing(path, force)
@@ -58,14 +70,18 @@ def write_onnx_dense(
                 "an ONNX model is pruned in place, only its weights' values change; --values fp16 would change its "
                 "graph. Export to 'packed' or 'csr', or with --values fp32."
             )
-        source.write(path, state, force=force)
-        return
-    model = lower(source, state)
+        if not sparse_initializers:
+            source.write(path, state, force=force)
+            return []
+    model = lowered(source, checkpoint)
     entries, error = _store(model, checkpoint, state, values)
     described = [(entry, None) for entry in entries]
     lossy = None if values == "fp32" else error
     manifest = describe(checkpoint.metadata, described, values=values, max_abs_error=lossy, chain=False)
+    # Last, because libraries that rewrite models drop sparse tensors without a word.
+    report = sparsify(model) if sparse_initializers else []
     write_model(model, path, FORMAT, VERSION, manifest, force=force)
+    return report
 
 
 def _store(

@@ -10,7 +10,7 @@ import msgspec
 import onnx
 
 from ..compressor.checkpoint import SparseCheckpoint
-from ..errors import ModelError
+from ..errors import ModelError, UnsupportedError
 from ..files import Array, atomic_path, canonical_json, refuse_existing
 from .container import PREFIX
 from .manifest import Manifest, manifest_json
@@ -91,6 +91,7 @@ def write_model(
 
     Raises:
         OutputExistsError: a file exists and ``force`` is false.
+        UnsupportedError: sparse initializers, which cannot lie beside the model, take 2 GB.
     """
     from ..models.graph.lowering import SINGLE_FILE_BYTES, write_onnx
 
@@ -98,7 +99,10 @@ def write_model(
     described = msgspec.json.decode(manifest_json(manifest))
     content = canonical_json({"format": PREFIX + format, "version": version, "manifest": described})
     # Asking protobuf for the size of a message beyond its limit is an error by itself.
-    if sum(len(tensor.raw_data) for tensor in model.graph.initializer) < SINGLE_FILE_BYTES:
+    inside = sum(len(s.values.raw_data) + len(s.indices.raw_data) for s in model.graph.sparse_initializer)
+    if inside >= SINGLE_FILE_BYTES:
+        raise UnsupportedError("sparse initializers of 2 GB and more do not fit into an ONNX file; leave them dense.")
+    if inside + sum(len(tensor.raw_data) for tensor in model.graph.initializer) < SINGLE_FILE_BYTES:
         body = model.SerializeToString(deterministic=True)
     else:
         write_onnx(model, path, force=force)

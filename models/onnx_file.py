@@ -46,6 +46,7 @@ class OnnxFile:
         inputs: of the main graph, including initializers that are listed as inputs.
         outputs: of the main graph.
         constants: names of the initializers and of the tensors of Constant nodes, in file order.
+        sparse: where each sparse initializer lies, by name.
         data_files: external data, as locations relative to the model's folder, sorted.
 
     Raises:
@@ -58,6 +59,7 @@ class OnnxFile:
         self.nodes: list[onnx.NodeProto] = []
         self.inputs: list[onnx.ValueInfoProto] = []
         self.outputs: list[onnx.ValueInfoProto] = []
+        self.sparse: dict[str, Span] = {}
         self._spans: dict[str, Span] = {}
         self._locations: set[str] = set()
         self._found_graph = False
@@ -117,6 +119,10 @@ class OnnxFile:
             elif field.number == _GRAPH.SPARSE_INITIALIZER_FIELD_NUMBER:
                 sparse = onnx.SparseTensorProto.FromString(bytes(content))
                 self._locations.update(external_location(sparse.values), external_location(sparse.indices))
+                require_text(sparse.values.name)
+                if sparse.values.name in self.sparse:
+                    raise FileFormatError(f"two sparse initializers are called '{sparse.values.name}'.")
+                self.sparse[sparse.values.name] = (field.start, field.end)
 
     def _walk_constant(self, data: memoryview, start: int, end: int, name: str) -> None:
         for field in fields(data, start, end):

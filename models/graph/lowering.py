@@ -83,7 +83,9 @@ def write_onnx(
     refuse_existing(path, force)
     tensors = list(model.graph.initializer)
     # Summed by hand: asking protobuf for the size of a message above its limit is an error by itself.
+    sparse = model.graph.sparse_initializer
     total = sum(len(tensor.raw_data) for tensor in tensors)
+    total += sum(len(tensor.values.raw_data) + len(tensor.indices.raw_data) for tensor in sparse)
     if total < single_file_bytes and model.ByteSize() < single_file_bytes:
         with atomic_path(path) as temporary:
             temporary.write_bytes(model.SerializeToString(deterministic=True))

@@ -30,6 +30,7 @@ def exported(
     ratio: float | None,
     round_to: int | None,
     allow_approximate: bool,
+    sparse_initializers: bool = False,
 ) -> str:
     """Export a checkpoint, or slim a plain ONNX file, and return what to print.
 
@@ -44,6 +45,7 @@ def exported(
         ratio: ``--slim``.
         round_to: ``--round-to``.
         allow_approximate: ``--allow-approximate``.
+        sparse_initializers: ``--sparse-initializers``.
 
     Raises:
         UsageError: options that do not go together.
@@ -55,9 +57,12 @@ def exported(
     options = {"--slim": ratio, "--round-to": round_to, "--allow-approximate": allow_approximate}
     source = needs_source(format)
     account = None
+    sentences: list[str] = []
     for name, value in options.items():
         if value and format != SLIM:
             raise UsageError(f"{name} goes with --to {SLIM}, not with --to {format}.")
+    if sparse_initializers and format != "onnx":
+        raise UsageError(f"--sparse-initializers goes with --to onnx, not with --to {format}.")
     if round_to and not ratio:
         raise UsageError("--round-to rounds what --slim keeps; give --slim SHARE as well.")
     if path.suffix.lower() == ".onnx":
@@ -68,6 +73,8 @@ def exported(
         network = source_from_record(loaded.metadata.model, model) if source else None
         if format == SLIM and values in EXPORTERS[SLIM].values:
             account = _slim(loaded, output, force, ratio, round_to, allow_approximate, network)
+        elif sparse_initializers and network is not None:
+            sentences = _sparsified(loaded, output, values, force, network)
         else:
             write_artifact(loaded, format, output, values=values, source=network, force=force)
     artifact = open_artifact(output)
@@ -79,10 +86,19 @@ def exported(
             found["account"] = account_plain(account)
         return json.dumps(found, indent=2, sort_keys=True, allow_nan=False)
     if account is None:
-        return artifact_summary(artifact)
+        return "\n".join([artifact_summary(artifact), *sentences])
     whole = account.bytes[0] / artifact.size
     summary = f"{output}: {format}, {human_bytes(artifact.size)}, {whole:.2f}x smaller than the whole network's values."
     return "\n".join([*account.lines(), summary])
+
+
+def _sparsified(loaded: Any, output: Path, values: str, force: bool, source: Any) -> list[str]:
+    from ...exporters.onnx_dense import write_onnx_dense
+    from ...exporters.sparse_initializers import summary
+
+    return summary(
+        write_onnx_dense(loaded, output, source=source, values=values, force=force, sparse_initializers=True)
+    )
 
 
 def _require_slim(path: Path, format: str, values: str, model: str | None) -> None:
