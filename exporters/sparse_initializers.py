@@ -24,7 +24,7 @@ from ..files import Array, numpy_dtype
 from ..models.onnx_tensor import Span
 
 _TENSOR = onnx.TensorProto
-_FLOATS = {
+_FLOATS: dict[int, str] = {
     _TENSOR.FLOAT: "float32",
     _TENSOR.DOUBLE: "float64",
     _TENSOR.FLOAT16: "float16",
