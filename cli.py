@@ -183,6 +183,17 @@ def prune(model: str | None, recipe: Path | None, output: Path, force: bool, **o
     "--allow-approximate", is_flag=True, help="onnx-slim: remove what is inexact along padded borders; says the bound."
 )
 @click.option("--sparse-initializers", is_flag=True, help="onnx: ONNX's own sparse tensors, for tools that read them.")
+@click.option(
+    "--tune", is_flag=True, help="onnx-sparse: measure every layer here, dense and sparse, and take the faster."
+)
+@click.option(
+    "--cost-table",
+    type=_FILE,
+    metavar="FILE",
+    help="onnx-sparse: measured costs that decide; with --tune, where to keep them.",
+)
+@click.option("--batch", type=click.IntRange(min=1), help="onnx-sparse: examples a run to choose for.  [default: 1]")
+@click.option("--threads", type=click.IntRange(min=1), help="With --tune: threads of a run.  [default: all cores]")
 @click.option("-o", "--output", type=_FILE, required=True, metavar="FILE", help="The artifact to write.")
 @_model_option
 @_json_flag
@@ -195,13 +206,19 @@ def export(
     model: str | None,
     as_json: bool,
     force: bool,
-    **slimming: Any,
+    **options: Any,
 ) -> None:
-    """Write a sparse checkpoint as an artifact, or a plain ONNX file as a smaller one (--to onnx-slim)."""
+    """Write a sparse checkpoint as an artifact, or a plain ONNX file as a smaller or faster one.
+
+    A plain ONNX file goes to onnx-slim or, where its weights hold many zeros, to onnx-sparse.
+    """
     from .runtimes.report.export import exported
+    from .runtimes.report.progress import progress_bars
 
     path = checkpoint if checkpoint.suffix.lower() == ".onnx" else checkpoint_path(checkpoint)
-    click.echo(exported(path, format_name, output, values, model, force, as_json, **slimming))
+    with progress_bars() as progress:
+        text = exported(path, format_name, output, values, model, force, as_json, progress=progress, **options)
+    click.echo(text)
 
 
 def checkpoint_path(path: Path) -> Path:

@@ -54,14 +54,18 @@ def lowered(source: ModelSource, checkpoint: SparseCheckpoint) -> onnx.ModelProt
         patched = Path(folder) / "model.onnx"
         source.write(patched, state)
         model: onnx.ModelProto = onnx.load(patched)
-    # What the original says about itself is not true of the copy.
-    foreign = [entry for entry in model.metadata_props if entry.key != KEY.decode()]
-    del model.metadata_props[:]
-    model.metadata_props.extend(foreign)
+    drop_seal(model)
     graph = model.graph
     kept = [node for node in graph.node if not _becomes_initializer(graph, node, set(state))]
     replace_nodes(graph, kept)
     return model
+
+
+def drop_seal(model: onnx.ModelProto) -> None:
+    """Remove the entry in which a file of ours says what it is: it is not true of a copy that is being changed."""
+    foreign = [entry for entry in model.metadata_props if entry.key != KEY.decode()]
+    del model.metadata_props[:]
+    model.metadata_props.extend(foreign)
 
 
 def _becomes_initializer(graph: onnx.GraphProto, node: onnx.NodeProto, names: set[str]) -> bool:

@@ -204,7 +204,7 @@ def test_a_checkpoint_of_another_file_is_refused(finished: Path, tmp_path: Path)
 @pytest.mark.parametrize(
     ("words", "code", "message"),
     [
-        (["m.onnx", "--to", "packed"], 2, "m.onnx is an ONNX file, which exports to onnx-slim only"),
+        (["m.onnx", "--to", "packed"], 2, "m.onnx is an ONNX file, which exports to onnx-slim and onnx-sparse only"),
         (["m.onnx", "--to", "onnx-slim", "--values", "fp16"], 2, "leave --values fp16 out"),
         (["m.onnx", "--to", "onnx-slim", "--model", "m.onnx"], 2, "--model goes with a checkpoint"),
         (["m.onnx", "--to", "onnx-slim", "--round-to", "8"], 2, "give --slim SHARE as well"),

@@ -20,7 +20,7 @@ from sparsepack.exporters.onnx_seal import KEY, seal
 from sparsepack.exporters.onnx_sparse import write_onnx_sparse
 from sparsepack.exporters.onnx_sparse_artifact import OnnxSparseArtifact
 from sparsepack.exporters.sparse_graph import gaps
-from sparsepack.exporters.sparse_graph.choose import CostModel
+from sparsepack.exporters.sparse_graph.cost_model import CostModel
 from sparsepack.exporters.sparse_graph.rewrite import rewrite
 from sparsepack.files import Array
 from sparsepack.models.prunable import prunable_tensors

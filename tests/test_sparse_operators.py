@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
-from sparsepack.exporters.sparse_graph.choose import CostModel
+from sparsepack.exporters.sparse_graph.cost_model import CostModel
 from sparsepack.exporters.sparse_graph.gaps import nonzero_bits, pack
 from sparsepack.exporters.sparse_graph.rewrite import DOMAIN, rewrite
 from sparsepack.files import Array

@@ -1,19 +1,20 @@
-"""Choosing which layers run sparse: a model of what each form costs, from rates of one measured machine.
-
-The rates are those of a 2-core x86-64 machine with AVX-512 at batch 1; elsewhere the choice is a guess of the right
-kind and may be wrong for layers where the two forms are close.
-"""
+"""Choosing which layers run sparse: by measured costs where there are any, otherwise by a model of them."""
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 
 import msgspec
 import numpy as np
 
-from .graph import Extent, Graph
+from ...models.layer_costs import CostTable, LayerShape
+from .cost_model import CostModel
+from .graph import Graph
 from .match import Layer
+from .shape import layer_shape
+
+# Given the layers of a network in both forms, returns what is known of them.
+Measure = Callable[[Sequence[LayerShape]], CostTable]
 
 
 class LayerChoice(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -26,7 +27,7 @@ class LayerChoice(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_
         sparse: whether it runs sparse.
         reason: why, in a few words.
         macs: multiply-adds of the dense layer for one example; None where its shapes are not known.
-        dense_ms: predicted milliseconds on one core, dense; None where the shapes are not known.
+        dense_ms: milliseconds of one run dense, measured or predicted for one core; None where they are not known.
         sparse_ms: the same, sparse.
     """
 
@@ -40,71 +41,62 @@ class LayerChoice(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_
     sparse_ms: float | None = None
 
 
-@dataclass(frozen=True)
-class CostModel:
-    """Predicts milliseconds of one core.
+def choose(
+    graph: Graph, layers: Sequence[Layer], costs: CostModel, measure: Measure | None, batch: int
+) -> list[LayerChoice]:
+    """Decide on all layers of a network.
 
-    Attributes:
-        dense_gflops: rate of ONNX Runtime's dense layers.
-        sparse_gflops: rate of the operators on the kept weights.
-        copy_gbytes: activations copied into the kernels' layout.
-        call_ms: of any node.
-        most_kept: share of kept weights from which on nothing runs sparse, whatever is predicted.
-        unknown_kept: share up to which a layer of unknown shape runs sparse.
+    Args:
+        graph: that the layers are of.
+        layers: as matched.
+        costs: the model that predicts what is not measured.
+        measure: asked once, for every layer whose costs decide; None predicts everything.
+        batch: examples a run, where the graph leaves it open.
     """
+    shapes = [layer_shape(graph, layer, batch) for layer in layers]
+    densities = [float(np.count_nonzero(layer.weight)) / layer.weight.size for layer in layers]
+    table = CostTable({})
+    if measure is not None:
+        asked = [
+            form
+            for shape, density in zip(shapes, densities, strict=True)
+            if shape is not None and density <= costs.most_kept
+            for form in (shape, shape.sparse(density))
+        ]
+        table = measure(asked)
+    return [
+        _choose(layer, shape, density, costs, table)
+        for layer, shape, density in zip(layers, shapes, densities, strict=True)
+    ]
 
-    dense_gflops: float = 105.0
-    sparse_gflops: float = 70.0
-    copy_gbytes: float = 25.0
-    call_ms: float = 0.004
-    most_kept: float = 0.5
-    unknown_kept: float = 0.25
 
-    def dense(self, macs: float) -> float:
-        """Return the milliseconds of a dense layer."""
-        return 2e-6 * macs / self.dense_gflops + self.call_ms
-
-    def sparse(self, macs: float, density: float, copied_bytes: float) -> float:
-        """Return the milliseconds of a sparse layer."""
-        return 2e-6 * macs * density / self.sparse_gflops + 1e-6 * copied_bytes / self.copy_gbytes + self.call_ms
-
-
-def choose(graph: Graph, layer: Layer, costs: CostModel) -> LayerChoice:
-    """Decide on one layer."""
-    density = float(np.count_nonzero(layer.weight)) / layer.weight.size
-    work = _work(graph, layer)
-
-    def answer(sparse: bool, reason: str) -> LayerChoice:
+def _choose(layer: Layer, shape: LayerShape | None, density: float, costs: CostModel, table: CostTable) -> LayerChoice:
+    def answer(sparse: bool, reason: str, dense_ms: float | None = None, sparse_ms: float | None = None) -> LayerChoice:
         return LayerChoice(
             weight=layer.weight_name,
             operator=layer.nodes[0].op_type,
             sparsity=round(1 - density, 4),
             sparse=sparse,
             reason=reason,
-            macs=None if work is None else work[0],
-            dense_ms=None if work is None else round(costs.dense(work[0]), 4),
-            sparse_ms=None if work is None else round(costs.sparse(work[0], density, work[1]), 4),
+            macs=None if shape is None else shape.macs // shape.input[0],
+            dense_ms=None if dense_ms is None else round(dense_ms, 4),
+            sparse_ms=None if sparse_ms is None else round(sparse_ms, 4),
         )
 
-    if density > costs.most_kept:
-        return answer(False, f"keeps more than {100 * costs.most_kept:.0f} % of its weights")
-    if work is None:
+    if shape is None:
+        if density > costs.most_kept:
+            return answer(False, _too_dense(costs))
         return answer(density <= costs.unknown_kept, "shapes are not known before it runs; chosen by sparsity alone")
-    faster = costs.sparse(work[0], density, work[1]) < costs.dense(work[0])
-    return answer(faster, "predicted faster" if faster else "predicted slower")
+    measured = (table.find(shape), table.find(shape.sparse(density)))
+    how = "predicted"
+    dense_ms, sparse_ms = costs.ms(shape), costs.ms(msgspec.structs.replace(shape, density=density))
+    if measured[0] is not None and measured[1] is not None:
+        how, dense_ms, sparse_ms = "measured", measured[0].ms, measured[1].ms
+    elif density > costs.most_kept:
+        return answer(False, _too_dense(costs), dense_ms, sparse_ms)
+    faster = sparse_ms < dense_ms
+    return answer(faster, f"{how} {'faster' if faster else 'slower'}", dense_ms, sparse_ms)
 
 
-def _work(graph: Graph, layer: Layer) -> tuple[int, float] | None:
-    """Return multiply-adds of the dense layer for one example, and the bytes that the sparse one copies."""
-    out = graph.shapes.get(layer.nodes[0].output[0])
-    if not out:
-        return None
-    extents: list[Extent] = out[2:] if layer.convolution else out[1:-1]
-    if not all(isinstance(extent, int) for extent in extents):
-        return None
-    positions = math.prod(extent for extent in extents if isinstance(extent, int))
-    if layer.convolution:
-        copied = layer.weight.shape[1] * layer.weight.shape[-1]
-    else:
-        copied = sum(layer.weight.shape)
-    return positions * layer.weight.size, 8.0 * positions * copied
+def _too_dense(costs: CostModel) -> str:
+    return f"keeps more than {100 * costs.most_kept:.0f} % of its weights"

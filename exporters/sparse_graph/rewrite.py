@@ -13,7 +13,8 @@ import onnx
 from onnx import helper, numpy_helper
 
 from ...files import Array
-from .choose import CostModel, LayerChoice, choose
+from .choose import LayerChoice, Measure, choose
+from .cost_model import CostModel
 from .fuse import fuse
 from .gaps import nonzero_bits, pack
 from .graph import Graph, attribute
@@ -39,29 +40,34 @@ class Rewritten:
     errors: dict[str, float]
 
 
-def rewrite(model: onnx.ModelProto, *, values: str = "fp32", costs: CostModel | None = None) -> Rewritten:
+def rewrite(
+    model: onnx.ModelProto,
+    *,
+    values: str = "fp32",
+    costs: CostModel | None = None,
+    measure: Measure | None = None,
+    batch: int = 1,
+) -> Rewritten:
     """Return a model whose sparse layers run on the native operators.
 
     Args:
         model: complete, below 2 GB; left as it was.
         values: how the weights of sparse layers are stored, ``fp32`` or ``fp16``.
-        costs: what decides; by default the rates of the reference machine.
+        costs: the model that predicts what is not measured; by default the rates of the reference machine.
+        measure: returns measured costs of the layers it is asked for; without it everything is predicted.
+        batch: examples a run that the choice is for, where the graph leaves them open.
 
     Raises:
         UnsupportedError: a weight is too large for half precision.
     """
-    costs = costs or CostModel()
     graph = Graph(model)
-    choices: list[LayerChoice] = []
+    layers = [layer for node in graph.live() if (layer := match(graph, node)) is not None]
+    choices = choose(graph, layers, costs or CostModel(), measure, batch)
     errors: dict[str, float] = {}
     constants: list[onnx.TensorProto] = []
     replaced: dict[int, onnx.NodeProto] = {}
-    for node in list(graph.live()):
-        layer = None if id(node) in graph.dead else match(graph, node)
-        if layer is None:
-            continue
-        choices.append(choose(graph, layer, costs))
-        if not choices[-1].sparse:
+    for layer, choice in zip(layers, choices, strict=True):
+        if not choice.sparse:
             continue
         fuse(graph, layer)
         packed, error = _pack(layer, values)

@@ -1,4 +1,4 @@
-"""What ``compress export`` does and says: the artifact written, and for ``onnx-slim`` the account of what went."""
+"""What ``compress export`` does and says: the artifact, and the account of what went or of what runs sparse."""
 
 from __future__ import annotations
 
@@ -6,16 +6,21 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ...errors import UsageError
+from ...errors import UsageError, unknown_name
 from ...exporters import EXPORTERS, needs_source, open_artifact
 from ...exporters import export as write_artifact
+from ..measure.environment import default_threads
 from .listing import artifact_summary
 from .units import human_bytes
 
 if TYPE_CHECKING:
+    from ...compressor.progress import Progress
     from ...exporters.slim_account import Account
+    from ...exporters.sparse_graph.choose import Measure
 
-SLIM = "onnx-slim"
+SLIM, SPARSE = "onnx-slim", "onnx-sparse"
+# What a plain ONNX file, without a checkpoint, can become.
+FROM_FILE = (SLIM, SPARSE)
 
 
 def exported(
@@ -31,8 +36,13 @@ def exported(
     round_to: int | None,
     allow_approximate: bool,
     sparse_initializers: bool = False,
+    tune: bool = False,
+    cost_table: Path | None = None,
+    threads: int | None = None,
+    batch: int | None = None,
+    progress: Progress | None = None,
 ) -> str:
-    """Export a checkpoint, or slim a plain ONNX file, and return what to print.
+    """Export a checkpoint or a plain ONNX file, and return what to print.
 
     Args:
         path: a checkpoint, or an ONNX file.
@@ -46,6 +56,11 @@ def exported(
         round_to: ``--round-to``.
         allow_approximate: ``--allow-approximate``.
         sparse_initializers: ``--sparse-initializers``.
+        tune: ``--tune``: measure what decides which layers run sparse.
+        cost_table: ``--cost-table``: measured costs; with ``tune``, where to keep them.
+        threads: ``--threads`` of the measuring.
+        batch: ``--batch`` that the choice is for.
+        progress: told of the measuring.
 
     Raises:
         UsageError: options that do not go together.
@@ -54,29 +69,44 @@ def exported(
     from ...compressor.checkpoint import SparseCheckpoint
     from ...models.source import source_from_record
 
-    options = {"--slim": ratio, "--round-to": round_to, "--allow-approximate": allow_approximate}
+    own: dict[str, dict[str, Any]] = {
+        SLIM: {"--slim": ratio, "--round-to": round_to, "--allow-approximate": allow_approximate},
+        "onnx": {"--sparse-initializers": sparse_initializers},
+        SPARSE: {"--tune": tune, "--cost-table": cost_table, "--batch": batch},
+    }
     source = needs_source(format)
-    account = None
-    sentences: list[str] = []
-    for name, value in options.items():
-        if value and format != SLIM:
-            raise UsageError(f"{name} goes with --to {SLIM}, not with --to {format}.")
-    if sparse_initializers and format != "onnx":
-        raise UsageError(f"--sparse-initializers goes with --to onnx, not with --to {format}.")
+    for owner, options in own.items():
+        for name, value in options.items():
+            if value and format != owner:
+                raise UsageError(f"{name} goes with --to {owner}, not with --to {format}.")
     if round_to and not ratio:
         raise UsageError("--round-to rounds what --slim keeps; give --slim SHARE as well.")
+    if threads and not tune:
+        raise UsageError("--threads is for measuring; give --tune as well.")
+    measure: Measure | None = None
+    if format == SPARSE:
+        from ..tune import cost_source
+
+        measure = cost_source(cost_table, tune=tune, threads=threads or default_threads(), progress=progress)
+    account = None
+    sentences: list[str] = []
+    network: Any = None
     if path.suffix.lower() == ".onnx":
-        _require_slim(path, format, values, model)
-        account = _slim(path, output, force, ratio, round_to, allow_approximate)
+        _require_from_file(path, format, values, model)
+        what: Any = path
     else:
-        loaded = SparseCheckpoint.load(path)
-        network = source_from_record(loaded.metadata.model, model) if source else None
-        if format == SLIM and values in EXPORTERS[SLIM].values:
-            account = _slim(loaded, output, force, ratio, round_to, allow_approximate, network)
-        elif sparse_initializers and network is not None:
-            sentences = _sparsified(loaded, output, values, force, network)
-        else:
-            write_artifact(loaded, format, output, values=values, source=network, force=force)
+        what = SparseCheckpoint.load(path)
+        network = source_from_record(what.metadata.model, model) if source else None
+    if values not in EXPORTERS[format].values:
+        raise unknown_name(f"value type for '{format}'", values, EXPORTERS[format].values)
+    if format == SLIM:
+        account = _slim(what, output, force, ratio, round_to, allow_approximate, network)
+    elif format == SPARSE:
+        _sparse(what, output, force, values, measure, batch or 1, network)
+    elif sparse_initializers:
+        sentences = _sparsified(what, output, values, force, network)
+    else:
+        write_artifact(what, format, output, values=values, source=network, force=force)
     artifact = open_artifact(output)
     if as_json:
         found: dict[str, Any] = {"path": str(output), "format": artifact.format, "bytes": artifact.size}
@@ -101,7 +131,7 @@ def _sparsified(loaded: Any, output: Path, values: str, force: bool, source: Any
     )
 
 
-def _require_slim(path: Path, format: str, values: str, model: str | None) -> None:
+def _require_from_file(path: Path, format: str, values: str, model: str | None) -> None:
     """Refuse what a plain ONNX file cannot become.
 
     Raises:
@@ -111,15 +141,26 @@ def _require_slim(path: Path, format: str, values: str, model: str | None) -> No
     from ...models.onnx_file import OnnxFile
 
     OnnxFile(path)
-    if format != SLIM:
+    if format not in FROM_FILE:
         raise UsageError(
-            f"{path} is an ONNX file, which exports to {SLIM} only; for {format} prune it first (compress prune {path} "
-            "...) and export the run."
+            f"{path} is an ONNX file, which exports to {' and '.join(FROM_FILE)} only; for {format} prune it first "
+            f"(compress prune {path} ...) and export the run."
         )
-    if values not in EXPORTERS[SLIM].values:
+    if format == SLIM and values not in EXPORTERS[SLIM].values:
         raise UsageError(f"--to {SLIM} keeps the values as they are; leave --values {values} out.")
     if model is not None:
         raise UsageError(f"--model goes with a checkpoint; {path} is the model itself.")
+
+
+def _sparse(
+    what: Any, output: Path, force: bool, values: str, measure: Measure | None, batch: int, source: Any = None
+) -> None:
+    from ...exporters.onnx_sparse import sparse_file, write_onnx_sparse
+
+    if isinstance(what, Path):
+        sparse_file(what, output, values=values, force=force, measure=measure, batch=batch)
+    else:
+        write_onnx_sparse(what, output, source=source, values=values, force=force, measure=measure, batch=batch)
 
 
 def _slim(

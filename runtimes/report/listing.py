@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from ...compressor.checkpoint import SparseCheckpoint
     from ...compressor.methods import Method
     from ...exporters.artifact import Artifact
+    from ...exporters.sparse_graph.choose import LayerChoice
     from ..verify import Finding
 
 
@@ -40,8 +41,29 @@ def artifact_summary(artifact: Artifact) -> str:
         f"{artifact.path}: {artifact.format}, {human_bytes(size)}, {dense / size:.2f}x smaller than dense fp32 values."
     )
     if isinstance(artifact, OnnxSparseArtifact):
-        text += f"\n{sparse_share(artifact.layers)} 'compress inspect' says why for each."
+        return "\n".join([layers_table(artifact.layers), text, sparse_share(artifact.layers)])
     return text
+
+
+def layers_table(layers: Sequence[LayerChoice]) -> str:
+    """Return what became of every layer with constant weights, and why."""
+    columns = ("layer", "sparsity", "dense ms", "sparse ms", "runs", "because")
+    rows = [
+        (
+            layer.weight,
+            percent(layer.sparsity),
+            _milliseconds(layer.dense_ms),
+            _milliseconds(layer.sparse_ms),
+            "sparse" if layer.sparse else "dense",
+            layer.reason,
+        )
+        for layer in layers
+    ]
+    return plain_table("layers", columns, rows, right=(1, 2, 3), fold=(0, 5))
+
+
+def _milliseconds(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
 
 
 def inspection(path: Path, as_json: bool) -> str:
