@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 import onnx
 
+from ..models.graph.advice import explained
 from ..models.graph.dead import Liveness
 from ..models.graph.dimensions import Dimensions
 from ..models.graph.effects import Contraction
@@ -17,6 +19,7 @@ from .slim_fold import Shift, source
 
 # Reasons and widths that the readable account spells out; all are in the data.
 _LISTED = 5
+_MEMBERS = 4
 
 
 @dataclass(frozen=True)
@@ -38,7 +41,7 @@ class LayerRow:
     macs: tuple[int, int]
 
     def __str__(self) -> str:
-        text = f"{self.op} {self.name}: {self.outputs[0]}"
+        text = f"{self.op} {self.name.removesuffix('.weight')}: {self.outputs[0]}"
         return text if self.outputs[0] == self.outputs[1] else f"{text} -> {self.outputs[1]}"
 
 
@@ -52,6 +55,9 @@ class GroupRow:
         members: the weights it runs through, as ``weight[axis]``.
         pinned: why it cannot shrink; empty when it can.
         blocked: layers whose zero padding kept constant units from being removed exactly.
+        parameters: elements of these weights before and after; a weight between two groups counts in both.
+        macs: multiply-accumulates of the layers that use them, for one sample, before and after.
+        bytes: bytes of these weights before and after.
     """
 
     name: str
@@ -59,6 +65,19 @@ class GroupRow:
     members: tuple[str, ...]
     pinned: tuple[str, ...]
     blocked: tuple[str, ...]
+    parameters: tuple[int, int]
+    macs: tuple[int, int]
+    bytes: tuple[int, int]
+
+    def __str__(self) -> str:
+        old, new = self.units
+        more = f" and {len(self.members) - _MEMBERS} more" if len(self.members) > _MEMBERS else ""
+        costs = [
+            f"{name} {before:,} -> {after:,}"
+            for name, (before, after) in (("parameters", self.parameters), ("MACs", self.macs), ("bytes", self.bytes))
+        ]
+        members = ", ".join(self.members[:_MEMBERS])
+        return f"width {self.name.removesuffix('.weight')}: {old} -> {new}, {', '.join(costs)}, in {members}{more}"
 
 
 @dataclass(frozen=True)
@@ -97,8 +116,9 @@ class Account:
         return 1 - self.weights[2] / max(self.weights[0], 1)
 
     def lines(self) -> list[str]:
-        """Return the account as text, one line a changed layer, then totals, then what stands in the way."""
+        """Return the account as text: changed layers, changed groups, totals, then what stands in the way."""
         lines = [str(row) for row in self.layers if row.outputs[0] != row.outputs[1]]
+        lines += [str(row) for row in self.groups if row.units[0] != row.units[1]]
         for name, (old, new) in (("parameters", self.parameters), ("MACs", self.macs), ("bytes", self.bytes)):
             lines.append(f"{name}: {old:,} -> {new:,} ({1 - new / max(old, 1):.1%} removed)")
         lines.append(f"sparsity: {self.explicit_sparsity:.1%} explicit, {self.effective_sparsity:.1%} effective")
@@ -131,8 +151,8 @@ class Account:
         for row in self.groups:
             if row.pinned:
                 units[row.pinned[0]] = units.get(row.pinned[0], 0) + row.units[1]
-        ranked = sorted(units.items(), key=lambda item: -item[1])
-        lines = [f"stays ({count:,} units): {reason}" for reason, count in ranked[:_LISTED]]
+        ranked = explained(units)
+        lines = [f"stays ({count:,} units): {why}" for why, count in ranked[:_LISTED]]
         if ranked[_LISTED:]:
             rest = sum(count for _, count in ranked[_LISTED:])
             lines.append(f"stays ({rest:,} units): {len(ranked) - _LISTED} more reasons, which --json lists")
@@ -174,26 +194,43 @@ def account_of(
 ) -> Account:
     """Gather the account of a cut that is planned but not yet made."""
     before, after = layer_costs(dimensions, None), layer_costs(dimensions, cut)
+    sizes = {tensor.name: _sizes(cut, tensor) for tensor in cut.model.graph.initializer}
     layers = []
+    costs: dict[str, list[tuple[int, int]]] = {}
     for index, (inputs, outputs, macs) in before.items():
         node = dimensions.nodes[index]
         new = after[index]
         # Products of two activations (attention) have no weight to be named by.
-        name = node.inputs[1] if node.inputs[1] in dimensions.known else node.label
+        name = source(dimensions, node.inputs[1]) if node.inputs[1] in dimensions.known else node.label
+        costs.setdefault(name, []).append((macs, new[2]))
         layers.append(LayerRow(name, node.op, (inputs, new[0]), (outputs, new[1]), (macs, new[2])))
     rows = []
     for group in groups:
+        if group.pinned and not any(sizes[member.tensor].parameters[0] for member in group.members):
+            # Tables of indices: their extents are no widths of the network.
+            continue
         stays = [unit for unit in group.units.tolist() if unit not in cut.removed]
         blocked = dict.fromkeys(liveness.blocked[unit] for unit in stays if unit in liveness.blocked)
         members = tuple(f"{member.tensor}[{member.axis}]" for member in group.members)
-        rows.append(GroupRow(group.name, (group.width, len(stays)), members, group.pinned, tuple(blocked)))
-    parameters, size = _sizes(cut)
+        weights_of = dict.fromkeys(member.tensor for member in group.members)
+        rows.append(
+            GroupRow(
+                group.name,
+                (group.width, len(stays)),
+                members,
+                group.pinned,
+                tuple(blocked),
+                _sum(sizes[name].parameters for name in weights_of),
+                _sum(pair for name in weights_of for pair in costs.get(name, ())),
+                _sum(sizes[name].bytes for name in weights_of),
+            )
+        )
     return Account(
         tuple(layers),
         tuple(rows),
-        parameters,
-        (sum(row.macs[0] for row in layers), sum(row.macs[1] for row in layers)),
-        size,
+        _sum(size.parameters for size in sizes.values()),
+        _sum(row.macs for row in layers),
+        _sum(size.bytes for size in sizes.values()),
         _counts(cut, weights),
         max((shift.error for shift in found), default=0.0),
         dict(dimensions.not_followed),
@@ -216,16 +253,26 @@ def _counts(cut: Cut, weights: Weights) -> tuple[int, int, int]:
     return total, explicit, effective
 
 
-def _sizes(cut: Cut) -> tuple[tuple[int, int], tuple[int, int]]:
-    parameters, size = [0, 0], [0, 0]
-    for tensor in cut.model.graph.initializer:
-        kind = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type)
-        counts = [int(np.prod(tensor.dims, dtype=np.int64))] * 2
-        if tensor.name in cut.kept:
-            counts[1] = int(np.prod(cut.extents(tensor.name), dtype=np.int64))
-        for side in (0, 1):
-            size[side] += counts[side] * kind.itemsize
-            # ml_dtypes' bfloat16 reports kind V; it is a floating-point type all the same.
-            if kind.kind in "fV":
-                parameters[side] += counts[side]
-    return (parameters[0], parameters[1]), (size[0], size[1])
+@dataclass(frozen=True)
+class _Size:
+    """Floating-point elements and bytes of an initializer, before and after."""
+
+    parameters: tuple[int, int]
+    bytes: tuple[int, int]
+
+
+def _sizes(cut: Cut, tensor: onnx.TensorProto) -> _Size:
+    kind = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type)
+    before = after = int(np.prod(tensor.dims, dtype=np.int64))
+    if tensor.name in cut.kept:
+        after = int(np.prod(cut.extents(tensor.name), dtype=np.int64))
+    # ml_dtypes' bfloat16 reports kind V; it is a floating-point type all the same.
+    floats = (before, after) if kind.kind in "fV" else (0, 0)
+    return _Size(floats, (before * kind.itemsize, after * kind.itemsize))
+
+
+def _sum(pairs: Iterable[tuple[int, int]]) -> tuple[int, int]:
+    before = after = 0
+    for old, new in pairs:
+        before, after = before + old, after + new
+    return before, after

@@ -15,6 +15,7 @@ import numpy.typing as npt
 import onnx
 
 from .effects import Effect
+from .labels import labelled
 from .layout import PINNED, Ids, Layout, covered
 from .rules import EXTENT_READERS, RULES
 from .shapes import Shapes, read_shapes
@@ -70,7 +71,7 @@ def analyse(model: onnx.ModelProto, sizes: Mapping[str, int] | None = None) -> D
     shapes = read_shapes(model, sizes)
     trace = Trace(shapes, {tensor.name: tensor for tensor in model.graph.initializer})
     trace.known.update(trace.initializers)
-    nodes = [Node.read(index, proto) for index, proto in enumerate(model.graph.node)]
+    nodes = labelled([Node.read(index, proto) for index, proto in enumerate(model.graph.node)], trace.initializers)
     not_followed: dict[str, str] = {}
     for node, proto in zip(nodes, model.graph.node, strict=True):
         _visit(trace, node, proto, not_followed)

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ...errors import UnsupportedError, unknown_name
+from .advice import explained
 from .dimensions import Dimensions
 from .effects import Contraction
 from .layout import Ids
@@ -248,9 +249,9 @@ def select(
     """
     free = [group for group in groups if not group.pinned and group.width > 1]
     if not free:
-        reasons = dict.fromkeys(reason for group in groups for reason in group.pinned)
+        reasons = [why for why, _ in explained(reason for group in groups for reason in group.pinned)]
         raise UnsupportedError(
-            f"nothing in this graph can be removed: {'; '.join(list(reasons)[:5]) or 'it has no weights'}. Every "
+            f"nothing in this graph can be removed: {'; '.join(reasons[:5]) or 'it has no weights'}. Every "
             f"dimension is fixed by what it is coupled to."
         )
     given = ratio if isinstance(ratio, Mapping) else {group.name: ratio for group in free}

@@ -15,6 +15,8 @@ from .rules import EXTENT_READERS
 
 # These read some indices of an axis only; what they leave out has no reader here.
 _DROPPING = frozenset({"Slice", "Gather", "Split", "Compress", "GatherND", "GatherElements"})
+# Operand positions that lend a type or an extent only: their indices may go without anyone noticing.
+_LENDING = frozenset({("CastLike", 1)})
 
 
 def loose_cells(dimensions: Dimensions) -> list[tuple[str, str]]:
@@ -34,6 +36,8 @@ def loose_cells(dimensions: Dimensions) -> list[tuple[str, str]]:
             continue
         operands = [(position, name) for position, name in enumerate(node.inputs) if name in dimensions.layouts]
         for position, name in operands:
+            if (node.op, position) in _LENDING:
+                continue
             found = _units(dimensions, name)
             others = [_units(dimensions, other) for place, other in operands if place != position]
             others += [_units(dimensions, other) for other in node.outputs if other in dimensions.layouts]

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ..effects import Merge
+from ..effects import Map, Merge, same
 from ..layout import PINNED, Ids, Layout, covered
 from ..trace import Node, NotFollowedError, Trace
 
@@ -210,6 +210,29 @@ def gather_nd(trace: Trace, node: Node) -> None:
     trace.define(node.outputs[0], [factor.reshape(lead + factor.shape[depth:]) for factor in layout.factors])
 
 
+def gather_elements(trace: Trace, node: Node) -> None:
+    """Follow GatherElements: the axis that is looked up is fixed, the others pass where the indices span them."""
+    data, places = (trace.layout(name) for name in node.inputs)
+    rank = len(data.shape)
+    looked_up = int(node.attributes.get("axis", 0)) % rank
+    for axis in range(rank):
+        if axis == looked_up or data.shape[axis] != places.shape[axis]:
+            data = trace.rigid(data, axis, f"{node} looks it up")
+            places = trace.rigid(places, axis, f"{node} looks it up")
+    # Fixed on both sides, and of different extents: hidden from the alignment of the rest.
+    hidden = tuple(
+        1 if axis == looked_up or a != b else a
+        for axis, (a, b) in enumerate(zip(data.shape, places.shape, strict=True))
+    )
+    factors = []
+    for left, right in trace.align([Layout(hidden, data.factors), Layout(hidden, places.factors)], str(node)):
+        result = trace.joined((left, right), node)
+        values = float("nan") if left is None else left.reshape(-1)
+        trace.effects.append(Map((values,), result.reshape(-1), same))
+        factors.append(result)
+    trace.define(node.outputs[0], factors)
+
+
 RULES = {
     "Reshape": reshape,
     "Flatten": reshape,
@@ -221,4 +244,5 @@ RULES = {
     "Slice": slice_,
     "Gather": gather,
     "GatherND": gather_nd,
+    "GatherElements": gather_elements,
 }
