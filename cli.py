@@ -178,7 +178,15 @@ def prune(model: str | None, recipe: Path | None, output: Path, force: bool, **o
     metavar="SHARE",
     help="onnx-slim: also remove this share of every group of coupled units, the weakest first.",
 )
-@click.option("--round-to", type=click.IntRange(min=1), metavar="N", help="With --slim: keep multiples of N units.")
+@click.option(
+    "--target-macs",
+    type=click.FloatRange(0, min_open=True),
+    metavar="SHARE|N",
+    help="onnx-slim: remove so many units that this share of the multiply-accumulates is left (up to 1), or N of them.",
+)
+@click.option(
+    "--round-to", type=click.IntRange(min=1), metavar="N", help="With --slim and targets: keep multiples of N units."
+)
 @click.option(
     "--allow-approximate", is_flag=True, help="onnx-slim: remove what is inexact along padded borders; says the bound."
 )

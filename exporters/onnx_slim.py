@@ -38,11 +38,14 @@ class SlimSettings:
         ratio: share of units to remove from every coupled group, the weakest by L1 first; None removes none.
         round_to: keep a multiple of so many units in each group.
         approximate: also remove constant channels that are read across zero padding, which is inexact along borders.
+        macs: instead of a ratio: the multiply-accumulates to come down to, a share of the graph's own up to 1 or their
+            number.
     """
 
     ratio: float | None = None
     round_to: int = 1
     approximate: bool = False
+    macs: float | None = None
 
 
 def slim_checkpoint(
@@ -68,7 +71,8 @@ def slim_checkpoint(
     Raises:
         OutputExistsError: a file exists and ``force`` is false.
         ModelError: the checkpoint's tensors do not fit the network, or it cannot be traced.
-        UnsupportedError: an operator without ONNX counterpart, or a ratio is asked for and nothing may shrink.
+        UnsupportedError: an operator without ONNX counterpart, a ratio is asked for and nothing may shrink, or a budget
+            cannot be met.
     """
     from .onnx_model import lowered, write_model
 
@@ -97,7 +101,8 @@ def slim_file(original: Path, path: Path, *, settings: SlimSettings | None = Non
     Raises:
         OutputExistsError: a file exists and ``force`` is false.
         FileFormatError: the original cannot be read.
-        UnsupportedError: the graph contradicts itself, or a ratio is asked for and nothing may shrink.
+        UnsupportedError: the graph contradicts itself, a ratio is asked for and nothing may shrink, or a budget cannot
+            be met.
     """
     from ..models.graph.prepare import read_graph
     from ..models.source import load_source
@@ -113,10 +118,12 @@ def slim_file(original: Path, path: Path, *, settings: SlimSettings | None = Non
 
 def _slim(model: onnx.ModelProto, settings: SlimSettings) -> tuple[onnx.ModelProto, Account]:
     from .slim import slim
+    from .slim_target import MacsTarget
 
     # Somebody's metadata (ours, in a file that we wrote) describes the graph before the cut.
     del model.metadata_props[:]
-    slimmed = slim(model, settings.ratio, round_to=settings.round_to, approximate=settings.approximate)
+    wanted = settings.ratio if settings.macs is None else MacsTarget(settings.macs)
+    slimmed = slim(model, wanted, round_to=settings.round_to, approximate=settings.approximate)
     return slimmed.model, slimmed.account
 
 

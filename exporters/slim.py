@@ -26,6 +26,7 @@ from .slim_account import Account, account_of
 from .slim_cut import Cut, cut_initializers, plan
 from .slim_fixes import fix_nodes
 from .slim_fold import apply_shifts, shifts
+from .slim_target import Problem, Target
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class Slimmed:
 
 def slim(
     model: onnx.ModelProto,
-    ratio: float | Mapping[str, float] | None = None,
+    ratio: float | Mapping[str, float] | Target | None = None,
     *,
     score: str | Callable[[Group, Weights], Scores] = "l1",
     across: bool = False,
@@ -55,8 +56,8 @@ def slim(
 
     Args:
         model: an ONNX graph; it is consumed (its memory is reused), so read it anew to compare.
-        ratio: share of units to remove from every group that may shrink, or group name -> share; None removes only
-            what is dead already.
+        ratio: share of units to remove from every group that may shrink, or group name -> share, or a budget that
+            decides the shares; None removes only what is dead already.
         score: name of a score in ``SCORES``, or a function of a group and the weights; higher = keep.
         across: rank the units of all groups together.
         round_to: keep a multiple of so many units in each group.
@@ -65,7 +66,8 @@ def slim(
         sizes: extents to assume for symbolic dimensions, by name.
 
     Raises:
-        UnsupportedError: a ratio is asked for and no group may shrink, or the graph contradicts itself.
+        UnsupportedError: a ratio is asked for and no group may shrink, a budget cannot be met, or the graph contradicts
+            itself.
     """
     if isinstance(ratio, float) and not 0.0 <= ratio < 1.0:
         raise UnsupportedError(f"cannot remove a share of {ratio} of the units; expected at least 0 and less than 1.")
@@ -81,7 +83,14 @@ def slim(
     if ratio is not None:
         # What is dead already is folded into its readers, not masked: its constants still count.
         dead = find_dead(dimensions, Weights(dimensions), approximate).removable
-        zeroed = choose(dimensions, groups, ratio, score, across, round_to, dead)
+        scores = scores_of(dimensions, groups, score)
+        shares: float | Mapping[str, float]
+        if isinstance(ratio, float | int | Mapping):
+            shares = ratio
+        else:
+            shares = ratio.shares(Problem(dimensions, groups, scores, dead, round_to, across))
+            round_to = 1
+        zeroed = slices_of(groups, select(groups, scores, shares, across=across, round_to=round_to) - dead)
     weights = Weights(dimensions, zeroed)
     liveness = find_dead(dimensions, weights, approximate)
     removed, cut = plan(dimensions, liveness.removable)
@@ -111,10 +120,17 @@ def choose(
 
     Units in ``dead`` count as chosen where their scores say so, but are not masked.
     """
+    scores = scores_of(dimensions, groups, score)
+    return slices_of(groups, select(groups, scores, ratio, across=across, round_to=round_to) - dead)
+
+
+def scores_of(
+    dimensions: Dimensions, groups: list[Group], score: str | Callable[[Group, Weights], Scores]
+) -> dict[str, Scores]:
+    """Return free group -> one score a unit; higher = keep."""
     function = score_named(score) if isinstance(score, str) else score
     weights = Weights(dimensions)
-    scores = {group.name: function(group, weights) for group in groups if not group.pinned}
-    return slices_of(groups, select(groups, scores, ratio, across=across, round_to=round_to) - dead)
+    return {group.name: function(group, weights) for group in groups if not group.pinned}
 
 
 def mask(model: onnx.ModelProto, zeroed: Slices) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ...errors import UsageError, unknown_name
 from ...exporters import EXPORTERS, needs_source, open_artifact
 from ...exporters import export as write_artifact
+from ...exporters.onnx_slim import SlimSettings
 from ..measure.environment import default_threads
 from .listing import artifact_summary
 from .units import human_bytes
@@ -33,6 +34,7 @@ def exported(
     as_json: bool,
     *,
     ratio: float | None,
+    target_macs: float | None,
     round_to: int | None,
     allow_approximate: bool,
     sparse_initializers: bool = False,
@@ -53,6 +55,7 @@ def exported(
         force: whether an existing output may be replaced.
         as_json: JSON instead of text.
         ratio: ``--slim``.
+        target_macs: ``--target-macs``.
         round_to: ``--round-to``.
         allow_approximate: ``--allow-approximate``.
         sparse_initializers: ``--sparse-initializers``.
@@ -70,7 +73,12 @@ def exported(
     from ...models.source import source_from_record
 
     own: dict[str, dict[str, Any]] = {
-        SLIM: {"--slim": ratio, "--round-to": round_to, "--allow-approximate": allow_approximate},
+        SLIM: {
+            "--slim": ratio,
+            "--target-macs": target_macs,
+            "--round-to": round_to,
+            "--allow-approximate": allow_approximate,
+        },
         "onnx": {"--sparse-initializers": sparse_initializers},
         SPARSE: {"--tune": tune, "--cost-table": cost_table, "--batch": batch},
     }
@@ -79,8 +87,10 @@ def exported(
         for name, value in options.items():
             if value and format != owner:
                 raise UsageError(f"{name} goes with --to {owner}, not with --to {format}.")
-    if round_to and not ratio:
-        raise UsageError("--round-to rounds what --slim keeps; give --slim SHARE as well.")
+    if ratio and target_macs:
+        raise UsageError("--slim and --target-macs both say how much to remove; give one of them.")
+    if round_to and not (ratio or target_macs):
+        raise UsageError("--round-to rounds what is kept; give --slim SHARE or --target-macs as well.")
     if threads and not tune:
         raise UsageError("--threads is for measuring; give --tune as well.")
     measure: Measure | None = None
@@ -100,7 +110,8 @@ def exported(
     if values not in EXPORTERS[format].values:
         raise unknown_name(f"value type for '{format}'", values, EXPORTERS[format].values)
     if format == SLIM:
-        account = _slim(what, output, force, ratio, round_to, allow_approximate, network)
+        settings = SlimSettings(ratio, round_to or 1, allow_approximate, target_macs)
+        account = _slim(what, output, force, settings, network)
     elif format == SPARSE:
         _sparse(what, output, force, values, measure, batch or 1, network)
     elif sparse_initializers:
@@ -163,18 +174,9 @@ def _sparse(
         write_onnx_sparse(what, output, source=source, values=values, force=force, measure=measure, batch=batch)
 
 
-def _slim(
-    what: Any,
-    output: Path,
-    force: bool,
-    ratio: float | None,
-    round_to: int | None,
-    allow_approximate: bool,
-    source: Any = None,
-) -> Account:
-    from ...exporters.onnx_slim import SlimSettings, slim_checkpoint, slim_file
+def _slim(what: Any, output: Path, force: bool, settings: SlimSettings, source: Any = None) -> Account:
+    from ...exporters.onnx_slim import slim_checkpoint, slim_file
 
-    settings = SlimSettings(ratio, round_to or 1, allow_approximate)
     if isinstance(what, Path):
         return slim_file(what, output, settings=settings, force=force)
     return slim_checkpoint(what, output, source=source, settings=settings, force=force)
