@@ -169,7 +169,11 @@ def prune(model: str | None, recipe: Path | None, output: Path, force: bool, **o
 @click.argument("checkpoint", type=_FILE, metavar="RUN|CHECKPOINT|MODEL.onnx")
 @click.option("--to", "format_name", required=True, metavar="FORMAT", help="See 'compress formats'.")
 @click.option(
-    "--values", default="fp32", show_default=True, metavar="KIND", help="How values are stored: fp32 or fp16."
+    "--values",
+    default="fp32",
+    show_default=True,
+    metavar="KIND",
+    help="How values are stored: fp32, fp16, bf16, int8 or codebook:BITS; see 'compress formats'.",
 )
 @click.option(
     "--slim",

@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import FileFormatError, unknown_name
+from .value_types import CODEBOOKS, parse_values
 
 if TYPE_CHECKING:
     from ..compressor.checkpoint import SparseCheckpoint
     from ..models.source import ModelSource
     from .artifact import Artifact
 
-__all__ = ["EXPORTERS", "Exporter", "export", "needs_source", "open_artifact"]
+__all__ = ["EXPORTERS", "Exporter", "check_values", "export", "needs_source", "open_artifact"]
 
 Write = Callable[["SparseCheckpoint", Path, str, "ModelSource | None", bool], None]
 
@@ -99,14 +100,20 @@ def _onnx_slim(checkpoint: SparseCheckpoint, path: Path, values: str, source: Mo
 
 
 _BOTH = ("fp32", "fp16")
+_ARRAYS = (*_BOTH, "bf16", "int8")
 EXPORTERS: dict[str, Exporter] = {
     exporter.name: exporter
     for exporter in (
         Exporter(
-            "packed", ".spk", "the smallest lossless file: each tensor in its smallest codec", _BOTH, False, _packed
+            "packed",
+            ".spk",
+            "the smallest file, lossless or not: each tensor in its smallest codec",
+            (*_ARRAYS, CODEBOOKS),
+            False,
+            _packed,
         ),
-        Exporter("csr", ".safetensors", "compressed sparse rows that scipy and torch take as is", _BOTH, False, _csr),
-        Exporter("nm", ".safetensors", "N:M weights: kept values and packed in-block places", _BOTH, False, _nm),
+        Exporter("csr", ".safetensors", "compressed sparse rows that scipy and torch take as is", _ARRAYS, False, _csr),
+        Exporter("nm", ".safetensors", "N:M weights: kept values and packed in-block places", _ARRAYS, False, _nm),
         Exporter("onnx", ".onnx", "an ordinary ONNX graph with dense values, for any runtime", _BOTH, True, _onnx),
         Exporter(
             "onnx-unpack",
@@ -146,6 +153,15 @@ def needs_source(format: str) -> bool:
     return _exporter(format).needs_source
 
 
+def check_values(format: str, values: str) -> None:
+    """Refuse values that a format cannot store.
+
+    Raises:
+        UnknownNameError: there is no such format, or it stores no such values.
+    """
+    parse_values(values, _exporter(format).values, format)
+
+
 def export(
     checkpoint: SparseCheckpoint,
     format: str,
@@ -172,8 +188,7 @@ def export(
         ModelError: the checkpoint does not fit the network.
     """
     exporter = _exporter(format)
-    if values not in exporter.values:
-        raise unknown_name(f"value type for '{format}'", values, exporter.values)
+    check_values(format, values)
     exporter.write(checkpoint, path, values, source, force)
     return open_artifact(path)
 

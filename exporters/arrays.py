@@ -15,14 +15,18 @@ import msgspec
 import numpy as np
 
 from ..compressor.checkpoint import SparseCheckpoint
+from ..compressor.mask import BoolArray
 from ..errors import FileFormatError, UnsupportedError
 from ..files import Array, TensorFile, canonical_json, numpy_dtype, refuse_existing, write_safetensors
-from .container import PREFIX, ContainerArtifact, check_version
+from .container import PREFIX, ContainerArtifact, StoredTensor, check_version
 from .manifest import TensorEntry, describe, manifest_json, read_manifest
-from .parts import Part, parts
+from .parts import VALUES, Part, parts, stored_units
+from .quantise import Coded
+from .value_types import INT8, parse_values
 
 # Name -> dtype name and shape of every array that a tensor has in the file.
 ArraySpec = dict[str, tuple[str, tuple[int, ...]]]
+_SCALES = ".scales"
 
 
 def write_arrays(
@@ -43,7 +47,7 @@ def write_arrays(
         format: the format's name.
         version: its version.
         arrays_of: gives the arrays of one tensor, by their name in the file.
-        values: ``fp32`` or ``fp16``.
+        values: ``fp32``, ``fp16``, ``bf16`` or ``int8``.
         force: whether an existing file may be replaced.
 
     Raises:
@@ -63,7 +67,7 @@ def write_arrays(
             if name in arrays:
                 raise UnsupportedError(f"two tensors of the network would both be named '{name}' in the file.")
             arrays[name] = array
-    lossy = None if values == "fp32" else error
+    lossy = None if parse_values(values, VALUES).lossless else error
     manifest = describe(checkpoint.metadata, described, values=values, max_abs_error=lossy, chain=True)
     content = manifest_json(manifest)
     checksum = zlib.crc32(content)
@@ -109,6 +113,43 @@ class ArraysArtifact(ContainerArtifact):
     def tensor_bytes(self, entry: TensorEntry) -> int:
         """Return the bytes of a tensor's arrays; see :meth:`.container.ContainerArtifact.tensor_bytes`."""
         return sum(self.file.nbytes(name) for name in self.spec(entry))
+
+    def scaled(self, entry: TensorEntry, mask: BoolArray | None, values: Array, codec: str) -> StoredTensor:
+        """Return stored values as they decode: int8 codes times the scale of their output unit, others as they are.
+
+        Args:
+            entry: of the tensor.
+            mask: bool, dense shape; None when every weight is stored.
+            values: as they lie in the file, 1-D in the tensor's row-major order.
+            codec: how they are stored, for people.
+        """
+        if entry.stored != INT8:
+            return StoredTensor(mask, values, codec)
+        coded = Coded(INT8, values, self.file.read(entry.name + _SCALES))
+        return StoredTensor(mask, coded.decode(stored_units(entry, mask)), f"{codec} int8", values)
+
+
+def whole_arrays(part: Part) -> dict[str, Array]:
+    """Return the arrays of a tensor without a mask: its values under its own name, scales beside them.
+
+    Raises:
+        UnsupportedError: it has no values.
+    """
+    if part.values is None:
+        raise UnsupportedError(f"tensor '{part.entry.name}' has neither mask nor values.")
+    values = part.values if part.coded is None else part.coded.codes
+    return {part.entry.name: values.reshape(part.entry.shape), **scale_arrays(part)}
+
+
+def scale_arrays(part: Part) -> dict[str, Array]:
+    """Return the scales of int8 codes, one an output unit; nothing for other values."""
+    return {} if part.coded is None else {part.entry.name + _SCALES: part.coded.table}
+
+
+def scale_spec(entry: TensorEntry) -> ArraySpec:
+    """Return the spec of :func:`scale_arrays`."""
+    units = entry.shape[entry.output_axis] if entry.shape else 1
+    return {entry.name + _SCALES: ("float32", (units,))} if entry.stored == INT8 else {}
 
 
 def _check_checksum(file: TensorFile, checksum: int, expected: object) -> None:

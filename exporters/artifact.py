@@ -32,6 +32,7 @@ class TensorRow:
         bytes: what the file spends on it.
         codec: how it is stored.
         bound_bytes: the order-0 entropy bound of what is stored (:mod:`.bound`).
+        max_abs_error: the most that rounding changed a weight by; None for lossless values.
     """
 
     name: str
@@ -40,6 +41,7 @@ class TensorRow:
     bytes: int
     codec: str
     bound_bytes: float
+    max_abs_error: float | None = None
 
 
 class Artifact(ABC):

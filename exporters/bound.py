@@ -3,7 +3,8 @@
     positions   element: size * H(kept / size); N:M: log2 C(M, N) a block; channel: units * H(kept units / units),
                 where H(p) = -p log2 p - (1 - p) log2 (1 - p); nothing for a tensor that is kept whole
     values      floats: empirical entropy of sign and exponent together, plus the raw mantissa bits;
-                other types: empirical entropy of the values
+                other types: empirical entropy of the values; codes: their empirical entropy (the table is not
+                counted: it is overhead that the codec must earn back)
     seeded      nothing: neither a seeded value nor a frozen rest is stored
 
 Fewer bytes are possible where order helps (values that repeat, mantissas that lean to one side); a file may end up
@@ -74,7 +75,7 @@ def value_bits(values: Array) -> float:
 
 
 def part_bound(mask: BoolArray | None, values: Array | None, structure: str = "element", output_axis: int = 0) -> float:
-    """Return the bound of a stored mask (None: no positions) and values (None: a seed draws them), in bytes."""
+    """Return the bound in bytes of a mask (None: no positions) and of values or codes (None: a seed draws them)."""
     bits = 0.0 if mask is None else position_bits(mask, structure, output_axis)
     return (bits + (0.0 if values is None else value_bits(values))) / 8
 
@@ -84,12 +85,13 @@ def tensor_bound(tensor: SparseTensor, values: str = "fp32") -> float:
 
     Args:
         tensor: the tensor.
-        values: ``fp32`` or ``fp16``: how its values would be stored.
+        values: how its values would be stored (``fp32``, ``fp16``, ``bf16``, ``int8``, ``codebook:BITS``).
     """
     part = part_of(tensor, values)
     if drawn(part):
         return 0.0
-    return part_bound(part.mask, part.values, part.entry.structure, part.entry.output_axis)
+    stored = part.values if part.coded is None else part.coded.codes
+    return part_bound(part.mask, stored, part.entry.structure, part.entry.output_axis)
 
 
 def total_bound(tensors: Iterable[SparseTensor], values: str = "fp32") -> float:

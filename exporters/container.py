@@ -34,11 +34,13 @@ class StoredTensor:
         mask: bool, dense shape; None when the tensor is stored whole.
         values: 1-D, in the stored dtype; None when a seed draws them all.
         codec: how it is stored, for people.
+        codes: of coded values, which ``values`` holds decoded; None for others.
     """
 
     mask: BoolArray | None
     values: Array | None
     codec: str
+    codes: Array | None = None
 
 
 def check_version(path: Path, metadata: Any, format: str, version: int) -> None:
@@ -149,9 +151,10 @@ class ContainerArtifact(Artifact):
                 rows.append(TensorRow(entry.name, entry.shape, 0, 0, f"alias of {entry.alias_of}", 0.0))
                 continue
             stored = self._read(entry)
-            bound = part_bound(stored.mask, stored.values, entry.structure, entry.output_axis)
+            values = stored.values if stored.codes is None else stored.codes
+            bound = part_bound(stored.mask, values, entry.structure, entry.output_axis)
             size = self.tensor_bytes(entry)
-            rows.append(TensorRow(entry.name, entry.shape, entry.kept_count, size, stored.codec, bound))
+            rows.append(TensorRow(entry.name, entry.shape, entry.kept_count, size, stored.codec, bound, entry.error))
         return rows
 
     def overhead(self) -> dict[str, int]:

@@ -18,7 +18,7 @@ from ..compressor.checkpoint import SparseCheckpoint
 from ..compressor.mask import BoolArray
 from ..errors import FileFormatError, UnsupportedError
 from ..files import Array, TensorFile
-from .arrays import ArraysArtifact, ArraySpec, write_arrays
+from .arrays import ArraysArtifact, ArraySpec, scale_arrays, scale_spec, whole_arrays, write_arrays
 from .container import StoredTensor
 from .manifest import TensorEntry
 from .parts import Part
@@ -50,7 +50,7 @@ def write_csr(checkpoint: SparseCheckpoint, path: Path, *, values: str = "fp32",
     Args:
         checkpoint: any checkpoint.
         path: where to.
-        values: ``fp32`` or ``fp16``.
+        values: ``fp32``, ``fp16``, ``bf16`` or ``int8``.
         force: whether an existing file may be replaced.
 
     Raises:
@@ -63,9 +63,7 @@ def write_csr(checkpoint: SparseCheckpoint, path: Path, *, values: str = "fp32",
 def _arrays(part: Part) -> dict[str, Array]:
     name, shape = part.entry.name, part.entry.shape
     if part.mask is None:
-        if part.values is None:
-            raise UnsupportedError(f"tensor '{name}' has neither mask nor values.")
-        return {name: part.values.reshape(shape)}
+        return whole_arrays(part)
     rows, columns = matrix_shape(shape, part.entry.output_axis)
     if max(columns, part.entry.kept_count) > _LARGEST:
         raise UnsupportedError(f"tensor '{name}' of shape {shape} is too large for 32-bit indices; use 'packed'.")
@@ -75,8 +73,9 @@ def _arrays(part: Part) -> dict[str, Array]:
     col = np.nonzero(matrix)[1].astype(np.int32)
     arrays: dict[str, Array] = {f"{name}.crow_indices": crow, f"{name}.col_indices": col}
     if part.values is not None:
-        arrays[f"{name}.values"] = reorder(part.values, part.mask, matrix, part.entry)
-    return arrays
+        values = part.values if part.coded is None else part.coded.codes
+        arrays[f"{name}.values"] = reorder(values, part.mask, matrix, part.entry)
+    return arrays | scale_arrays(part)
 
 
 def _as_matrix(array: Array, entry: TensorEntry) -> Array:
@@ -111,7 +110,7 @@ class CsrArtifact(ArraysArtifact):
     def spec(self, entry: TensorEntry) -> ArraySpec:
         """Return the arrays of a tensor; see :meth:`.arrays.ArraysArtifact.spec`."""
         if not entry.masked:
-            return {entry.name: (entry.stored_dtype, entry.shape)}
+            return {entry.name: (entry.stored_dtype, entry.shape), **scale_spec(entry)}
         rows, _ = matrix_shape(entry.shape, entry.output_axis)
         spec: ArraySpec = {
             f"{entry.name}.crow_indices": ("int32", (rows + 1,)),
@@ -119,7 +118,7 @@ class CsrArtifact(ArraysArtifact):
         }
         if entry.parametrisation != "selected":
             spec[f"{entry.name}.values"] = (entry.stored_dtype, (entry.kept_count,))
-        return spec
+        return spec | scale_spec(entry)
 
     def csr(self, name: str) -> CsrMatrix:
         """Return a masked tensor's matrix, checked; values in the tensor's own dtype, a selected tensor's drawn.
@@ -139,7 +138,7 @@ class CsrArtifact(ArraysArtifact):
     def read(self, entry: TensorEntry) -> StoredTensor:
         """Return mask and values; see :meth:`.container.ContainerArtifact.read`."""
         if not entry.masked:
-            return StoredTensor(None, self.file.read(entry.name).reshape(-1), "dense")
+            return self.scaled(entry, None, self.file.read(entry.name).reshape(-1), "dense")
         rows, columns = matrix_shape(entry.shape, entry.output_axis)
         crow = self.file.read(f"{entry.name}.crow_indices").astype(np.int64)
         col = self.file.read(f"{entry.name}.col_indices").astype(np.int64)
@@ -161,4 +160,4 @@ class CsrArtifact(ArraysArtifact):
             dense = np.empty(matrix.shape, values.dtype)
             dense[matrix] = values
             values = _from_matrix(dense, entry)[mask]
-        return StoredTensor(mask, values, "csr")
+        return self.scaled(entry, mask, values, "csr")

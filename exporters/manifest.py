@@ -50,6 +50,8 @@ class TensorEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_
         output_axis: the axis of the output units.
         alias_of: the tensor that this one shares its storage with.
         stored: the dtype of the stored values, where it is not ``dtype``.
+        error: the largest difference that rounding made to a weight (three digits, rounded up); None for lossless
+            values.
         seed: exceptions to the file's seeding, None for a tensor without a seed. Left out of the file where a
             parametrisation that needs a seed has no exceptions.
         sha256: of the decoded dense tensor, hexadecimal; ``packed`` keeps its beginning in a table of bytes instead.
@@ -68,6 +70,7 @@ class TensorEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_
     output_axis: int = 0
     alias_of: str | None = None
     stored: str | None = None
+    error: float | None = None
     seed: SeedException | None = None
     sha256: str = ""
     positions: tuple[str, int] | None = None
@@ -116,7 +119,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_def
         model: the model source, as the checkpoint recorded it.
         tensors: in state_dict order.
         recipe: the first 16 hexadecimal digits of the SHA-256 of the resolved recipe.
-        values: ``fp32`` (lossless) or ``fp16``.
+        values: how values are stored: ``fp32`` (lossless), ``fp16``, ``bf16``, ``int8`` or ``codebook:BITS``.
         max_abs_error: the largest difference that rounding made to any weight; None for lossless values.
         seeding: common part of the seed records; None when nothing is seeded.
         chain: the network as a list of layers, in formats that a framework-free runtime reads.
@@ -240,7 +243,7 @@ def describe(
     Args:
         metadata: the checkpoint's.
         tensors: every entry, without its seed, and the seed record that it needs.
-        values: ``fp32`` or ``fp16``.
+        values: as the manifest says it.
         max_abs_error: of rounding.
         chain: whether the format carries the chain of layers.
     """

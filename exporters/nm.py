@@ -19,7 +19,7 @@ from ..compressor.mask import BoolArray
 from ..compressor.structure import NofM, from_blocks, parse_structure, to_blocks
 from ..errors import FileFormatError, UnsupportedError, UsageError
 from ..files import Array, TensorFile
-from .arrays import ArraysArtifact, ArraySpec, write_arrays
+from .arrays import ArraysArtifact, ArraySpec, scale_arrays, scale_spec, whole_arrays, write_arrays
 from .codecs import bits
 from .container import StoredTensor
 from .manifest import TensorEntry
@@ -40,7 +40,7 @@ def write_nm(checkpoint: SparseCheckpoint, path: Path, *, values: str = "fp32", 
     Args:
         checkpoint: every mask in it is N:M; tensors that stayed dense are stored whole.
         path: where to.
-        values: ``fp32`` or ``fp16``.
+        values: ``fp32``, ``fp16``, ``bf16`` or ``int8``.
         force: whether an existing file may be replaced.
 
     Raises:
@@ -75,9 +75,7 @@ def _structure(text: str) -> NofM | None:
 def _arrays(part: Part) -> dict[str, Array]:
     name, axis = part.entry.name, part.entry.output_axis
     if part.mask is None:
-        if part.values is None:
-            raise UnsupportedError(f"tensor '{name}' has neither mask nor values.")
-        return {name: part.values.reshape(part.entry.shape)}
+        return whole_arrays(part)
     structure = _structure(part.entry.structure)
     rows = _rows(part.entry.shape, axis)
     if structure is None or rows is None or rows[1] % structure.m:
@@ -90,11 +88,12 @@ def _arrays(part: Part) -> dict[str, Array]:
     places = np.nonzero(blocks)[1].astype(np.uint64)
     arrays: dict[str, Array] = {}
     if part.values is not None:
-        dense = np.empty(part.mask.shape, part.values.dtype)
-        dense[part.mask] = part.values
+        values = part.values if part.coded is None else part.coded.codes
+        dense = np.empty(part.mask.shape, values.dtype)
+        dense[part.mask] = values
         arrays[f"{name}.values"] = to_blocks(dense, axis, structure.m)[blocks].reshape(rows[0], -1)
     arrays[f"{name}.indices"] = bits.pack(places, index_width(structure.m))
-    return arrays
+    return arrays | scale_arrays(part)
 
 
 def _rows(shape: tuple[int, ...], axis: int) -> tuple[int, int] | None:
@@ -113,7 +112,7 @@ class NmArtifact(ArraysArtifact):
     def spec(self, entry: TensorEntry) -> ArraySpec:
         """Return the arrays of a tensor; see :meth:`.arrays.ArraysArtifact.spec`."""
         if not entry.masked:
-            return {entry.name: (entry.stored_dtype, entry.shape)}
+            return {entry.name: (entry.stored_dtype, entry.shape), **scale_spec(entry)}
         structure, (rows, columns) = self._blocks(entry)
         kept = columns // structure.m * structure.n
         spec: ArraySpec = {}
@@ -121,12 +120,12 @@ class NmArtifact(ArraysArtifact):
             spec[f"{entry.name}.values"] = (entry.stored_dtype, (rows, kept))
         width = index_width(structure.m)
         spec[f"{entry.name}.indices"] = ("uint8", (bits.packed_size(rows * kept, width),))
-        return spec
+        return spec | scale_spec(entry)
 
     def read(self, entry: TensorEntry) -> StoredTensor:
         """Return mask and values; see :meth:`.container.ContainerArtifact.read`."""
         if not entry.masked:
-            return StoredTensor(None, self.file.read(entry.name).reshape(-1), "dense")
+            return self.scaled(entry, None, self.file.read(entry.name).reshape(-1), "dense")
         structure, (rows, columns) = self._blocks(entry)
         count = rows * columns // structure.m
         packed = self.file.read(f"{entry.name}.indices").tobytes()
@@ -142,7 +141,8 @@ class NmArtifact(ArraysArtifact):
         values = self.file.read(f"{entry.name}.values").reshape(-1)
         dense = np.empty(blocks.shape, values.dtype)
         dense[blocks] = values
-        return StoredTensor(mask, from_blocks(dense, entry.shape, entry.output_axis)[mask], structure.text)
+        ordered = from_blocks(dense, entry.shape, entry.output_axis)[mask]
+        return self.scaled(entry, mask, ordered, structure.text)
 
     def _blocks(self, entry: TensorEntry) -> tuple[NofM, tuple[int, int]]:
         structure, rows = _structure(entry.structure), _rows(entry.shape, entry.output_axis)

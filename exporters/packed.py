@@ -18,12 +18,16 @@ from ..compressor.checkpoint import SparseCheckpoint
 from ..compressor.mask import BoolArray
 from ..errors import FileFormatError
 from ..files import Array, TensorFile, numpy_dtype, refuse_existing, write_safetensors
-from .codecs import POSITIONS, SEEDED, VALUES, Layout
+from .codecs import CODED, POSITIONS, SEEDED, VALUES, Layout
+from .codecs.coded import POOLED, decode_coded, encode_coded
 from .codecs.deflate import deflate, inflate
 from .codecs.dictionary import DICTIONARY
 from .container import PREFIX, ContainerArtifact, StoredTensor, check_version
 from .manifest import FREE_BYTES, TensorEntry, describe, manifest_json, read_manifest
-from .parts import Part, drawn, parts
+from .parts import VALUES as VALUE_TYPES
+from .parts import Part, drawn, parts, stored_units
+from .quantise import Coded
+from .value_types import INT8, parse_values
 
 FORMAT = "packed"
 VERSION = 1
@@ -69,12 +73,12 @@ def write_packed(checkpoint: SparseCheckpoint, path: Path, *, values: str = "fp3
     Args:
         checkpoint: any checkpoint.
         path: where to.
-        values: ``fp32`` or ``fp16``.
+        values: ``fp32``, ``fp16``, ``bf16``, ``int8`` or ``codebook:BITS``.
         force: whether an existing file may be replaced.
 
     Raises:
         OutputExistsError: the file exists and ``force`` is false.
-        UnsupportedError: a value is too large for half precision.
+        UnsupportedError: a value does not fit the value type.
     """
     refuse_existing(path, force)
     dense = sum(
@@ -84,15 +88,18 @@ def write_packed(checkpoint: SparseCheckpoint, path: Path, *, values: str = "fp3
     )
     described, digests, streams = [], [], []
     error = 0.0
+    pooled = False
     for part in parts(checkpoint, values):
-        entry, pieces = _encode(part, free=dense <= FREE_BYTES or part.entry.size <= _FREE_WEIGHTS)
+        free = dense <= FREE_BYTES or part.entry.size <= _FREE_WEIGHTS
+        entry, pieces = _encode(part, free=free, with_table=not pooled)
+        pooled = pooled or (part.coded is not None and part.coded.pooled)
         if entry.alias_of is None:
             digests.append(bytes.fromhex(part.entry.sha256)[:_DIGEST])
         needs_seed = entry.parametrisation != "identity" or (entry.values or ("",))[0] == SEEDED
         described.append((entry, part.seed if needs_seed else None))
         streams += pieces
         error = max(error, part.max_abs_error)
-    lossy = None if values == "fp32" else error
+    lossy = None if parse_values(values, VALUE_TYPES).lossless else error
     manifest = describe(checkpoint.metadata, described, values=values, max_abs_error=lossy, chain=False)
     compressed = deflate(manifest_json(manifest), DICTIONARY)
     body = b"".join([compressed, *digests, *streams])
@@ -102,7 +109,7 @@ def write_packed(checkpoint: SparseCheckpoint, path: Path, *, values: str = "fp3
     write_safetensors(path, {_BLOB: np.frombuffer(blob, np.uint8)}, metadata)
 
 
-def _encode(part: Part, *, free: bool) -> tuple[TensorEntry, list[bytes]]:
+def _encode(part: Part, *, free: bool, with_table: bool) -> tuple[TensorEntry, list[bytes]]:
     entry = msgspec.structs.replace(part.entry, sha256="")
     if entry.alias_of is not None:
         return entry, []
@@ -114,6 +121,8 @@ def _encode(part: Part, *, free: bool) -> tuple[TensorEntry, list[bytes]]:
         pieces.append(stream)
     if part.values is None or (free and drawn(part)):
         codec, stream = SEEDED, b""
+    elif part.coded is not None:
+        codec, stream = encode_coded(part.coded, with_table=with_table or not part.coded.pooled)
     else:
         codec, stream = encode_values(part.values)
     pieces.append(stream)
@@ -194,14 +203,30 @@ class PackedArtifact(ContainerArtifact):
         if codec == SEEDED:
             return StoredTensor(mask, None, " + ".join(names))
         count = entry.size if mask is None else entry.kept_count
+        if codec in CODED:
+            coded = self._coded(entry, _slice(self.file, offset, length))
+            units = stored_units(entry, mask) if coded.kind == INT8 else None
+            return StoredTensor(mask, coded.decode(units), " + ".join(names), coded.codes)
         decoded = VALUES[codec].decode(_slice(self.file, offset, length), count, numpy_dtype(entry.stored_dtype))
         return StoredTensor(mask, decoded, " + ".join(names))
+
+    def _coded(self, entry: TensorEntry, stream: bytes) -> Coded:
+        codec = entry.values[0] if entry.values else ""
+        first = next((e for e in self.manifest.tensors if e.values and e.values[0] == POOLED), entry)
+        pool = None
+        if codec == POOLED and first is not entry:
+            offset = self._offsets[first.name] + (first.positions[1] if first.positions else 0)
+            length = first.values[1] if first.values else 0
+            pool = self._coded(first, _slice(self.file, offset, length)).table
+        units = entry.shape[entry.output_axis] if entry.shape else 1
+        count = entry.kept_count if entry.masked else entry.size
+        return decode_coded(codec, stream, count, numpy_dtype(entry.dtype), units, pool)
 
 
 def _check_codecs(path: Path, entry: TensorEntry) -> None:
     problem = None
     codec, length = entry.values or ("", 0)
-    if entry.values is None or codec not in (*VALUES, SEEDED):
+    if entry.values is None or codec not in (*VALUES, *CODED, SEEDED):
         problem = f"names the unknown value codec '{codec}'"
     elif (entry.positions is not None) != entry.masked:
         problem = "has positions without a mask, or a mask without positions"
@@ -211,6 +236,8 @@ def _check_codecs(path: Path, entry: TensorEntry) -> None:
         problem = "has a stream of negative length"
     elif codec == SEEDED and (length or entry.seed is None or entry.parametrisation == "frozen"):
         problem = "stores no values and has no seed that draws them"
+    elif codec in CODED and not (entry.kept_count if entry.masked else entry.size):
+        problem = "has codes, but no values"
     elif codec != SEEDED and entry.parametrisation == "selected":
         problem = "is selected, but stores values"
     elif codec == SEEDED and entry.masked and entry.parametrisation != "selected":

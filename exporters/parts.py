@@ -1,12 +1,13 @@
 """What a checkpoint's tensor becomes in a file: its mask, its stored values, its seed, and a manifest entry.
 
-Guaranteed: for ``fp32`` nothing is rounded and the hash is the checkpoint's; for ``fp16`` the hash is that of the
-tensor that the file decodes to. A tensor that is frozen at values that no seed rebuilds is stored whole, and its mask,
-which nothing needs to decode it, is dropped.
+Guaranteed: for ``fp32`` nothing is rounded and the hash is the checkpoint's; for every other value type the hash is
+that of the tensor that the file decodes to, and the entry says by how much it differs. A tensor that is frozen at
+values that no seed rebuilds is stored whole, and its mask, which nothing needs to decode it, is dropped.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -15,15 +16,19 @@ import numpy as np
 
 from ..compressor.checkpoint import SparseCheckpoint, SparseTensor, dense_tensor
 from ..compressor.mask import BoolArray
-from ..errors import UnsupportedError, unknown_name
 from ..files import Array, numpy_dtype, sha256_array
 from ..models.seeding.rebuild import rebuild
 from ..models.seeding.record import SeedRecord
+from .codecs.floats import FLOATS
 from .manifest import TensorEntry
+from .quantise import Coded, Units, codebook, encode_codebook, quantise_int8, require_finite, rounded, units_of
+from .value_types import BF16, CODEBOOKS, FP16, FP32, INT8, ValueType, parse_values
 
-# How values may be stored: unchanged, or rounded to IEEE half precision.
-VALUES = ("fp32", "fp16")
+# Every way to store values.
+VALUES = (FP32, FP16, BF16, INT8, CODEBOOKS)
 _PROBE = 1024
+# From here on half precision rounds to infinity.
+_LARGEST_HALF = 65520.0
 
 
 @dataclass(frozen=True)
@@ -33,9 +38,11 @@ class Part:
     Attributes:
         entry: its manifest entry, without seed and codecs.
         mask: bool, dense shape; None when every weight is stored.
-        values: the stored values, 1-D in row-major order, in the stored dtype; None when the seed draws them all.
+        values: the stored values, 1-D in row-major order, in the stored dtype (coded ones: decoded, in the tensor's
+            own); None when the seed draws them all.
         seed: what the decoder needs; for an unmasked tensor, what may draw it (see :func:`drawn`); None for neither.
         max_abs_error: of rounding; 0.0 when nothing was rounded.
+        coded: the values as codes; None unless the value type has codes and the tensor is a weight.
     """
 
     entry: TensorEntry
@@ -43,31 +50,41 @@ class Part:
     values: Array | None
     seed: SeedRecord | None
     max_abs_error: float = 0.0
+    coded: Coded | None = None
 
 
 def check_values(values: str) -> None:
     """Raise :class:`UnknownNameError` unless ``values`` is one of :data:`VALUES`."""
-    if values not in VALUES:
-        raise unknown_name("value type", values, VALUES)
+    parse_values(values, VALUES)
 
 
 def parts(checkpoint: SparseCheckpoint, values: str) -> Iterator[Part]:
     """Yield every tensor of a checkpoint, in order, as it will be stored.
+
+    Small tensors share a codebook where their own ones together would have more entries.
 
     Args:
         checkpoint: a sparse checkpoint.
         values: one of :data:`VALUES`.
 
     Raises:
-        UnsupportedError: a value is too large for half precision.
+        UnsupportedError: a value is too large for half precision, or not finite and to be coded.
     """
-    check_values(values)
+    kind = parse_values(values, VALUES)
+    pool = _pool(checkpoint, kind)
     for tensor in checkpoint.tensors.values():
-        yield part_of(tensor, values)
+        yield part_of(tensor, values, pool)
 
 
-def part_of(tensor: SparseTensor, values: str) -> Part:
-    """Return one tensor as it will be stored; see :func:`parts`."""
+def part_of(tensor: SparseTensor, values: str, pool: Array | None = None) -> Part:
+    """Return one tensor as it will be stored; see :func:`parts`.
+
+    Args:
+        tensor: of a checkpoint.
+        values: one of :data:`VALUES`.
+        pool: the codebook that small tensors share; None: each has its own.
+    """
+    kind = parse_values(values, VALUES)
     record = tensor.record
     entry = TensorEntry(
         name=record.name,
@@ -89,15 +106,41 @@ def part_of(tensor: SparseTensor, values: str) -> Part:
     elif record.masked:
         entry = msgspec.structs.replace(entry, masked=True, parametrisation=record.parametrisation)
     stored = None if tensor.values is None else np.ascontiguousarray(tensor.values).reshape(-1)
-    error = 0.0
-    digest = record.sha256
-    if values == "fp16" and stored is not None and rounds(record.role, record.dtype):
-        stored, error = half(record.name, stored)
-        entry = msgspec.structs.replace(entry, stored="float16")
-        decoded = stored.astype(numpy_dtype(record.dtype))
+    error, digest, coded = 0.0, record.sha256, None
+    if mask is None and record.seed is not None and not kind.lossless and drawn(Part(entry, None, stored, record.seed)):
+        # What a seed draws takes no bytes at all, so there is nothing to gain by rounding it.
+        return Part(msgspec.structs.replace(entry, sha256=digest), None, stored, record.seed)
+    if stored is not None and codes(tensor, kind):
+        coded = _coded(tensor, mask, stored, kind, pool)
+        decoded = coded.decode(stored_units(entry, mask) if kind.kind == INT8 else None)
+        decoded = decoded.astype(numpy_dtype(record.dtype), copy=False)
+        error = float(np.abs(decoded.astype(np.float64) - stored.astype(np.float64)).max())
+        entry = msgspec.structs.replace(entry, stored=INT8 if kind.kind == INT8 else None)
+        stored = decoded
+    elif stored is not None and kind.rounded and rounds(record.role, record.dtype) and _fits(stored, kind):
+        stored, error = rounded(record.name, stored, kind.rounded)
+        entry = msgspec.structs.replace(entry, stored=kind.rounded)
+    if stored is not None and (coded is not None or entry.stored is not None):
+        decoded = stored.astype(numpy_dtype(record.dtype), copy=False)
         digest = sha256_array(dense_tensor(record, mask, decoded) if mask is not None else decoded)
-    seed = record.seed if seeded or (mask is None and error == 0.0 and entry.stored is None) else None
-    return Part(msgspec.structs.replace(entry, sha256=digest), mask, stored, seed, error)
+        entry = msgspec.structs.replace(entry, error=_upward(error))
+    rebuilt = mask is None and coded is None and error == 0.0 and entry.stored is None
+    seed = record.seed if seeded or rebuilt else None
+    return Part(msgspec.structs.replace(entry, sha256=digest), mask, stored, seed, error, coded)
+
+
+def codes(tensor: SparseTensor, kind: ValueType) -> bool:
+    """Tell whether a value type turns this tensor into codes: prunable weights of a float type, if there are any."""
+    record = tensor.record
+    if not kind.coded or record.role != "prunable" or record.alias_of is not None or tensor.values is None:
+        return False
+    return record.dtype in FLOATS and bool(tensor.values.size)
+
+
+def stored_units(entry: TensorEntry, mask: BoolArray | None) -> Units:
+    """Return the output unit of each stored value, in row-major order."""
+    flat = np.arange(entry.size) if mask is None else np.flatnonzero(mask)
+    return units_of(flat, entry.shape, entry.output_axis)
 
 
 def drawn(part: Part) -> bool:
@@ -114,32 +157,57 @@ def drawn(part: Part) -> bool:
 
 
 def rounds(role: str, dtype: str) -> bool:
-    """Tell whether ``fp16`` rounds a tensor; statistics of normalisation layers and bfloat16 stay as they are."""
+    """Tell whether ``fp16`` and ``bf16`` round a tensor; statistics of normalisation layers stay as they are."""
     return role != "buffer" and dtype in ("float32", "float64")
 
 
 def half(name: str, values: Array) -> tuple[Array, float]:
-    """Round to IEEE half precision (nearest, ties to even).
+    """Round to IEEE half precision; see :func:`.quantise.rounded`."""
+    return rounded(name, values, "float16")
 
-    Args:
-        name: the tensor's, for the error.
-        values: float32 or float64, any shape.
 
-    Returns:
-        float16 values in the same shape, and the largest difference that rounding made.
+def _coded(tensor: SparseTensor, mask: BoolArray | None, values: Array, kind: ValueType, pool: Array | None) -> Coded:
+    record = tensor.record
+    if kind.kind == INT8:
+        units = record.shape[record.output_axis] if record.shape else 1
+        flat = np.arange(values.size) if mask is None else np.flatnonzero(mask)
+        return quantise_int8(record.name, values, units_of(flat, record.shape, record.output_axis), units)
+    require_finite(record.name, values)
+    if pool is not None and _is_small(values.size, kind.bits) and pool.dtype == values.dtype:
+        return encode_codebook(record.name, values, pool, pooled=True)
+    return encode_codebook(record.name, values, codebook(values, kind.bits))
 
-    Raises:
-        UnsupportedError: a finite value would become infinite.
-    """
-    with np.errstate(over="ignore", invalid="ignore"):
-        rounded = values.astype(np.float16)
-        overflown = np.isinf(rounded) & np.isfinite(values)
-        if overflown.any():
-            worst = float(np.abs(values[overflown]).max())
-            raise UnsupportedError(
-                f"tensor '{name}' holds {worst:.6g}, which half precision (largest number 65504) cannot; "
-                "export with --values fp32."
-            )
-        differences = np.abs(rounded.astype(values.dtype) - values)
-    finite = differences[np.isfinite(differences)]
-    return rounded, float(finite.max()) if finite.size else 0.0
+
+def _is_small(count: int, bits: int) -> bool:
+    """Tell whether a codebook of 4-byte entries would take more bytes than the codes."""
+    return 4 * 8 * 2**bits > count * bits
+
+
+def _pool(checkpoint: SparseCheckpoint, kind: ValueType) -> Array | None:
+    """Return the codebook of all small float32 weights together; None where their own ones have no more entries."""
+    if not kind.bits:
+        return None
+    small: list[Array] = []
+    for name, tensor in checkpoint.tensors.items():
+        count = tensor.kept if codes(tensor, kind) and tensor.record.dtype == "float32" else 0
+        if count > 0 and tensor.values is not None and _is_small(tensor.values.size, kind.bits):
+            require_finite(name, tensor.values)
+            small.append(tensor.values.reshape(-1))
+    if len(small) < 2:
+        return None
+    shared = codebook(np.concatenate(small), kind.bits)
+    return shared if shared.size < sum(codebook(values, kind.bits).size for values in small) else None
+
+
+def _fits(values: Array, kind: ValueType) -> bool:
+    """Tell whether values are to be rounded: what accompanies coded weights is not where half precision overflows."""
+    return not kind.coded or bool((np.abs(values[np.isfinite(values)]) < _LARGEST_HALF).all())
+
+
+def _upward(error: float) -> float:
+    """Return an error in three significant digits, rounded up: a short number that still bounds it."""
+    if error == 0.0:
+        return 0.0
+    unit = 10.0 ** (math.floor(math.log10(error)) - 2)
+    short = float(f"{math.ceil(error / unit) * unit:.3g}")
+    return short if short >= error else float(f"{short + unit:.3g}")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ..compressor.recipe import ExportRequest, Recipe, RequireRule
 from ..errors import RecipeError, unknown_name
-from ..exporters import EXPORTERS
+from ..exporters import EXPORTERS, check_values
 from .measure import gates
 
 BASELINE_FORMAT = "onnx"
@@ -39,9 +39,8 @@ def plan_products(recipe: Recipe, out: Path) -> list[Product]:
         for request in settings.export:
             if request.format not in EXPORTERS:
                 raise unknown_name("format", request.format, EXPORTERS)
-            if request.values not in EXPORTERS[request.format].values:
-                raise unknown_name("value type", request.values, EXPORTERS[request.format].values)
-            values = "" if request.values == "fp32" else f"-{request.values}"
+            check_values(request.format, request.values)
+            values = "" if request.values == "fp32" else f"-{request.values.replace(':', '')}"
             path = out / settings.name / f"{request.format}{values}{EXPORTERS[request.format].suffix}"
             if any(product.path == path for product in products):
                 raise RecipeError(f"the run '{settings.name}' exports {request.format} with {request.values} twice.")

@@ -17,6 +17,8 @@ from ..compressor.checkpoint import FORMAT, SparseCheckpoint
 from ..errors import FileFormatError, SparsepackError
 from ..exporters import open_artifact
 from ..exporters.artifact import Artifact
+from ..exporters.codecs.floats import FLOATS
+from ..exporters.value_types import INT8
 from ..files import Array, TensorFile, numpy_dtype, sha256_array
 from . import RUNTIMES
 from .measure.parity import BOUND, parity
@@ -121,20 +123,19 @@ def _against(artifact: Artifact, checkpoint: SparseCheckpoint) -> Iterator[Findi
         except FileFormatError as error:
             yield Finding("checkpoint", name, False, str(error))
             continue
-        yield _compare(name, tensor.dense(), found, _stored_dtype(artifact, name))
+        yield _compare(name, tensor.dense(), found, *_rounding(artifact, name))
     # A graph may hold constants that were never the checkpoint's; those that it vouches for have a hash.
     for name in sorted(name for name, record in records.items() if record.sha256 and name not in checkpoint.tensors):
         yield Finding("checkpoint", name, False, "is in the artifact and not in the checkpoint.")
 
 
-def _stored_dtype(artifact: Artifact, name: str) -> str | None:
-    """Return the dtype that the artifact rounds a tensor's values to, or None when it keeps them."""
-    if artifact.metadata is None:
-        return None
-    return next((entry.stored for entry in artifact.metadata.tensors if entry.name == name), None)
+def _rounding(artifact: Artifact, name: str) -> tuple[str | None, float | None]:
+    """Return the dtype that the artifact rounds a tensor's values to, and the largest error; None where it does not."""
+    entries = [] if artifact.metadata is None else artifact.metadata.tensors
+    return next(((entry.stored, entry.error) for entry in entries if entry.name == name), (None, None))
 
 
-def _compare(name: str, expected: Array, found: Array, stored: str | None) -> Finding:
+def _compare(name: str, expected: Array, found: Array, stored: str | None, error: float | None) -> Finding:
     if expected.shape != found.shape or expected.dtype != found.dtype:
         detail = (
             f"is {found.dtype} {found.shape} in the artifact and {expected.dtype} {expected.shape} in the checkpoint."
@@ -142,11 +143,15 @@ def _compare(name: str, expected: Array, found: Array, stored: str | None) -> Fi
         return Finding("checkpoint", name, False, detail)
     if sha256_array(expected) == sha256_array(found):
         return Finding("checkpoint", name, True, "equals the checkpoint, bit for bit.")
-    if stored is not None:
+    if stored is not None and stored != INT8:
         # What the file keeps was rounded; what a seed draws, or a mask removes, was not.
         rounded = expected.astype(numpy_dtype(stored)).astype(expected.dtype)
         if np.where(found == expected, True, found == rounded).all():
             return Finding("checkpoint", name, True, f"equals the checkpoint rounded to {stored}.")
+    if error is not None and expected.dtype.name in FLOATS:
+        differences = np.abs(found.astype(np.float64) - expected.astype(np.float64))
+        if (np.where(found == expected, 0.0, differences) <= error).all():
+            return Finding("checkpoint", name, True, f"equals the checkpoint within {error:.3g}, as the file says.")
     different = int(np.count_nonzero(expected != found))
     return Finding("checkpoint", name, False, f"differs from the checkpoint in {different} of {expected.size} entries.")
 

@@ -13,7 +13,7 @@ import pytest
 
 from sparsepack.compressor.checkpoint import SparseCheckpoint, make_tensor
 from sparsepack.exporters import export, open_artifact
-from sparsepack.exporters.codecs import CODECS, SEEDED
+from sparsepack.exporters.codecs import CODECS, CODED, SEEDED
 from sparsepack.exporters.codecs.dictionary import DICTIONARY
 from sparsepack.files import Array
 
@@ -151,7 +151,7 @@ def test_the_printed_dictionary_and_codecs_are_the_real_ones() -> None:
     printed = "".join(re.findall(r"```text\n(.*?)```", DOCUMENT, re.DOTALL)[-1].splitlines())
     assert printed.encode() == DICTIONARY
     assert f"{len(DICTIONARY)} bytes" in DOCUMENT
-    for codec in (*CODECS, SEEDED):
+    for codec in (*CODECS, *CODED, SEEDED):
         assert f"`{codec}`" in DOCUMENT
 
 

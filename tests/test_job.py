@@ -275,7 +275,7 @@ def test_the_recipe_in_the_folder_gives_the_same_job(tmp_path: Path, unmeasured:
     ("change", "error", "message"),
     [
         ({"export": [{"format": "paked"}]}, UnknownNameError, "unknown format 'paked'. Did you mean 'packed'"),
-        ({"export": [{"format": "csr", "values": "fp8"}]}, UnknownNameError, "unknown value type 'fp8'"),
+        ({"export": [{"format": "csr", "values": "fp8"}]}, UnknownNameError, "unknown value type for 'csr' 'fp8'"),
         ({"export": [{"format": "csr"}, {"format": "csr"}]}, RecipeError, "exports csr with fp32 twice"),
     ],
 )

@@ -5,11 +5,12 @@ from __future__ import annotations
 from .base import Layout, PositionCodec, ValueCodec
 from .bitmap import Bitmap, Channels, DeflatedBitmap, Everything, Nothing
 from .blocks import Blocks
+from .coded import CODED
 from .floats import Floats
 from .gaps import Gaps
 from .plain import Deflated, Raw
 
-__all__ = ["CODECS", "POSITIONS", "SEEDED", "VALUES", "Layout", "PositionCodec", "ValueCodec"]
+__all__ = ["CODECS", "CODED", "POSITIONS", "SEEDED", "VALUES", "Layout", "PositionCodec", "ValueCodec"]
 
 # In the order in which ties are decided.
 POSITIONS: dict[str, PositionCodec] = {

@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ...errors import UsageError, unknown_name
-from ...exporters import EXPORTERS, needs_source, open_artifact
+from ...errors import UsageError
+from ...exporters import EXPORTERS, check_values, needs_source, open_artifact
 from ...exporters import export as write_artifact
 from ...exporters.onnx_slim import SlimSettings
 from ..measure.environment import default_threads
@@ -107,8 +107,7 @@ def exported(
     else:
         what = SparseCheckpoint.load(path)
         network = source_from_record(what.metadata.model, model) if source else None
-    if values not in EXPORTERS[format].values:
-        raise unknown_name(f"value type for '{format}'", values, EXPORTERS[format].values)
+    check_values(format, values)
     if format == SLIM:
         settings = SlimSettings(ratio, round_to or 1, allow_approximate, target_macs)
         account = _slim(what, output, force, settings, network)

@@ -40,6 +40,9 @@ def artifact_summary(artifact: Artifact) -> str:
     text = (
         f"{artifact.path}: {artifact.format}, {human_bytes(size)}, {dense / size:.2f}x smaller than dense fp32 values."
     )
+    if artifact.metadata is not None and artifact.metadata.max_abs_error is not None:
+        kind, error = artifact.metadata.values, artifact.metadata.max_abs_error
+        text += f"\n{kind} values differ from the checkpoint's by up to {error:.3g}; 'compress inspect' says where."
     if isinstance(artifact, OnnxSparseArtifact):
         return "\n".join([layers_table(artifact.layers), text, sparse_share(artifact.layers)])
     return text
@@ -75,7 +78,8 @@ def inspection(path: Path, as_json: bool) -> str:
     found = _inspect_checkpoint(path) if _is_checkpoint(path) else _inspect_artifact(path)
     if as_json:
         return _json(found)
-    columns = ("tensor", "shape", "kept", "bytes", "codec", "over bound")
+    lossy = any(row.get("max_abs_error") is not None for row in found["tensors"])
+    columns = ("tensor", "shape", "kept", "bytes", "codec", "over bound", *(["max error"] if lossy else []))
     rows = [
         (
             row["name"],
@@ -84,12 +88,14 @@ def inspection(path: Path, as_json: bool) -> str:
             str(row["bytes"]),
             row["codec"],
             _over(row["bytes"], row["bound_bytes"]),
+            *([_error(row["max_abs_error"])] if lossy else []),
         )
         for row in found["tensors"]
     ]
     overhead = sum(found["overhead_bytes"].values())
     parts = ", ".join(f"{name} {count}" for name, count in found["overhead_bytes"].items() if count)
-    table = plain_table(f"{path}: {found['format']}", columns, rows, right=(2, 3, 5), fold=(0,))
+    right = (2, 3, 5, 6) if lossy else (2, 3, 5)
+    table = plain_table(f"{path}: {found['format']}", columns, rows, right=right, fold=(0,))
     total = f"tensors {found['bytes'] - overhead} + overhead {overhead} ({parts or 'none'}) = {found['bytes']} bytes"
     return "\n".join([table, total, *(f"note: {warning}" for warning in found["warnings"])])
 
@@ -245,6 +251,10 @@ def formats_text(as_json: bool) -> str:
 
 def _over(size: int, bound: float) -> str:
     return f"{100 * (size / bound - 1):+.1f} %" if bound >= 1 else "-"
+
+
+def _error(error: float | None) -> str:
+    return "exact" if error is None else f"{error:.3g}"
 
 
 def _count(shape: tuple[int, ...]) -> int:
