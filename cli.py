@@ -176,6 +176,14 @@ def prune(model: str | None, recipe: Path | None, output: Path, force: bool, **o
     help="How values are stored: fp32, fp16, bf16, int8 or codebook:BITS; see 'compress formats'.",
 )
 @click.option(
+    "--finetune-values",
+    "finetune_epochs",
+    type=click.IntRange(min=1),
+    metavar="EPOCHS",
+    help="int8, codebook: train scales or codebooks on data, with the codes fixed; says the accuracy before and after.",
+)
+@click.option("--data", metavar="D", help="With --finetune-values: what to train on.  [default: the run's]")
+@click.option(
     "--slim",
     "ratio",
     type=click.FloatRange(0, 1, min_open=True, max_open=True),

@@ -180,7 +180,7 @@ def _coded(tensor: SparseTensor, mask: BoolArray | None, values: Array, kind: Va
 
 def _is_small(count: int, bits: int) -> bool:
     """Tell whether a codebook of 4-byte entries would take more bytes than the codes."""
-    return 4 * 8 * 2**bits > count * bits
+    return 32 << bits > count * bits
 
 
 def _pool(checkpoint: SparseCheckpoint, kind: ValueType) -> Array | None:

@@ -109,11 +109,38 @@ def quantise_int8(name: str, values: Array, units: Units, count: int) -> Coded:
     largest = np.zeros(count, np.float32)
     narrow = values.astype(np.float32)
     np.maximum.at(largest, units, np.abs(narrow))
-    scales = _shortened(largest / np.float32(INT8_LIMIT), _SCALE_BITS, up=True)
+    scales = shortened(largest / np.float32(INT8_LIMIT), _SCALE_BITS, up=True)
+    _keep_steps(scales, largest / np.float32(INT8_LIMIT - 1), narrow, units)
     # The smallest scale that is a normal number; below it the quotient would lose its meaning.
     scales[scales < np.finfo(np.float32).tiny] = 1.0
     codes = np.clip(np.rint(narrow / scales[units]), -INT8_LIMIT, INT8_LIMIT).astype(np.int8)
     return Coded(INT8, codes, scales)
+
+
+def _keep_steps(
+    scales: npt.NDArray[np.float32], steps: npt.NDArray[np.float32], values: npt.NDArray[np.float32], units: Units
+) -> None:
+    """Put back, in place, the scales of units whose values are whole multiples of a scale already.
+
+    A scale that was rounded up may leave 126 as its largest code; 127 steps would then miss what 126 of them meet.
+    """
+    known = (steps > 0) & (shorten_scales(steps) == steps)
+    if known.any():
+        safe = np.where(known, steps, np.float32(1))[units]
+        missed = np.rint(values / safe) * safe != values
+        known[units[missed]] = False
+        scales[known] = steps[known]
+
+
+def shorten_entries(table: Array) -> Array:
+    """Return codebook entries rounded to the significant bits that files keep."""
+    short: Array = shortened(table.astype(np.float32), _ENTRY_BITS).astype(table.dtype)
+    return short
+
+
+def shorten_scales(scales: Array) -> Array:
+    """Return scales rounded to the nearest number with the significant bits that files keep."""
+    return shortened(scales, _SCALE_BITS)
 
 
 def codebook(values: Array, bits: int) -> Array:
@@ -128,7 +155,7 @@ def codebook(values: Array, bits: int) -> Array:
     distinct = ordered[np.flatnonzero(np.diff(ordered, prepend=np.nan) != 0)] + ordered.dtype.type(0)
     if distinct.size > 2**bits:
         centres = _lloyd(ordered.astype(np.float64), _line(ordered, 2**bits))
-        distinct = np.unique(_shortened(centres.astype(np.float32), _ENTRY_BITS).astype(values.dtype))
+        distinct = np.unique(shorten_entries(centres.astype(values.dtype)))
     table: Array = distinct.astype(values.dtype)
     return table
 
@@ -177,7 +204,7 @@ def _lloyd(ordered: npt.NDArray[np.float64], centres: npt.NDArray[np.float64]) -
     return centres[counts > 0]
 
 
-def _shortened(numbers: npt.NDArray[np.float32], significant: int, *, up: bool = False) -> npt.NDArray[np.float32]:
+def shortened(numbers: npt.NDArray[np.float32], significant: int, *, up: bool = False) -> npt.NDArray[np.float32]:
     """Round finite floats to ``significant`` bits: to the nearest, or away from zero; what would overflow stays."""
     spare = 24 - significant
     words = np.ascontiguousarray(numbers, np.float32).view(np.uint32)

@@ -12,10 +12,12 @@ from ...exporters import export as write_artifact
 from ...exporters.onnx_slim import SlimSettings
 from ..measure.environment import default_threads
 from .listing import artifact_summary
-from .units import human_bytes
+from .units import human_bytes, percent
 
 if TYPE_CHECKING:
+    from ...compressor.checkpoint import SparseCheckpoint
     from ...compressor.progress import Progress
+    from ...exporters.finetune import FineTuned
     from ...exporters.slim_account import Account
     from ...exporters.sparse_graph.choose import Measure
 
@@ -42,6 +44,8 @@ def exported(
     cost_table: Path | None = None,
     threads: int | None = None,
     batch: int | None = None,
+    finetune_epochs: int | None = None,
+    data: str | None = None,
     progress: Progress | None = None,
 ) -> str:
     """Export a checkpoint or a plain ONNX file, and return what to print.
@@ -63,6 +67,8 @@ def exported(
         cost_table: ``--cost-table``: measured costs; with ``tune``, where to keep them.
         threads: ``--threads`` of the measuring.
         batch: ``--batch`` that the choice is for.
+        finetune_epochs: ``--finetune-values``.
+        data: ``--data`` to fine-tune on; None: the run's.
         progress: told of the measuring.
 
     Raises:
@@ -108,6 +114,15 @@ def exported(
         what = SparseCheckpoint.load(path)
         network = source_from_record(what.metadata.model, model) if source else None
     check_values(format, values)
+    if data and not finetune_epochs:
+        raise UsageError("--data is what --finetune-values trains on; give --finetune-values EPOCHS as well.")
+    tuned: FineTuned | None = None
+    if finetune_epochs:
+        if isinstance(what, Path):
+            raise UsageError("--finetune-values trains a checkpoint's weights; prune the ONNX file's network first.")
+        tuned = _fine_tuned(what, values, model, data, finetune_epochs, progress)
+        what = tuned.checkpoint
+        sentences.append(_accuracies(tuned))
     if format == SLIM:
         settings = SlimSettings(ratio, round_to or 1, allow_approximate, target_macs)
         account = _slim(what, output, force, settings, network)
@@ -120,6 +135,8 @@ def exported(
     artifact = open_artifact(output)
     if as_json:
         found: dict[str, Any] = {"path": str(output), "format": artifact.format, "bytes": artifact.size}
+        if tuned is not None:
+            found["accuracy"] = {"before": tuned.before, "coded": tuned.coded, "after": tuned.after}
         if account is not None:
             from ...exporters.onnx_slim import account_plain
 
@@ -130,6 +147,34 @@ def exported(
     whole = account.bytes[0] / artifact.size
     summary = f"{output}: {format}, {human_bytes(artifact.size)}, {whole:.2f}x smaller than the whole network's values."
     return "\n".join([*account.lines(), summary])
+
+
+def _fine_tuned(
+    loaded: SparseCheckpoint, values: str, model: str | None, data: str | None, epochs: int, progress: Progress | None
+) -> FineTuned:
+    from ...exporters.finetune import finetune_values
+    from ...models.data import load_data
+    from ...models.source import source_from_record
+
+    recorded = loaded.metadata.recipe.get("data")
+    named = data or (recorded if isinstance(recorded, str) else "none")
+    return finetune_values(
+        loaded,
+        values,
+        source=source_from_record(loaded.metadata.model, model),
+        # A user's own code runs only when the user names it, never because a file does.
+        data=load_data(named, allow_import=data is not None),
+        epochs=epochs,
+        threads=default_threads(),
+        progress=progress,
+    )
+
+
+def _accuracies(tuned: FineTuned) -> str:
+    if tuned.before is None or tuned.coded is None or tuned.after is None:
+        return f"values fine-tuned for {tuned.epochs} epochs; there are no test examples to say what it brought."
+    stages = f"{percent(tuned.before)} before coding, {percent(tuned.coded)} coded"
+    return f"test accuracy: {stages}, {percent(tuned.after)} after {tuned.epochs} epochs of fine-tuning."
 
 
 def _sparsified(loaded: Any, output: Path, values: str, force: bool, source: Any) -> list[str]:
