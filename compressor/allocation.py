@@ -13,7 +13,7 @@ from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
 from ..errors import UsageError, near_miss, unknown_name
-from .structure import Element, NofM, Structure
+from .structure import Element, Groups, NofM, Structure
 
 if TYPE_CHECKING:
     from ..models.prunable import PrunableTensor
@@ -73,7 +73,10 @@ def allocate(
     if allocation == "global":
         return total
     found = densities(allocation, space, sparsity)
-    return _round_to_total(found, total, space, structure, keep_alive, limits or {})
+    groups = {tensor.name: structure.groups(tensor) for tensor in space.tensors}
+    return round_to_total(
+        found, total, groups, elastic=isinstance(structure, Element), keep_alive=keep_alive, limits=limits or {}
+    )
 
 
 def densities(allocation: Allocation, space: Space, sparsity: float) -> dict[str, float]:
@@ -171,24 +174,40 @@ def _explicit(allocation: Mapping[str, float], space: Space) -> dict[str, float]
     return found
 
 
-def _round_to_total(
+def round_to_total(
     ideal: Mapping[str, float],
     total: int,
-    space: Space,
-    structure: Structure,
-    keep_alive: bool,
+    groups: Mapping[str, Groups],
+    *,
+    elastic: bool = False,
+    keep_alive: bool = False,
     limits: Mapping[str, int],
 ) -> dict[str, int]:
-    """Round densities to whole groups by largest remainder, within bounds, never above ``total`` weights."""
-    size = {t.name: structure.groups(t).size for t in space.tensors}
-    high = {t.name: min(structure.groups(t).count, limits.get(t.name, t.size) // size[t.name]) for t in space.tensors}
+    """Round densities to whole groups by largest remainder, within bounds, never above ``total`` weights.
+
+    Args:
+        ideal: densities by name.
+        total: weights that stay in all.
+        groups: number and size of the groups under each name.
+        elastic: where limits bind, the others take what is left, so that the total stays exact.
+        keep_alive: at least one group under each name stays.
+        limits: the most weights that may stay, by name.
+
+    Returns:
+        Weights to keep, by name.
+    """
+    size = {name: group.size for name, group in groups.items()}
+    high = {
+        name: min(group.count, limits.get(name, group.count * group.size) // group.size)
+        for name, group in groups.items()
+    }
     low = {name: min(1, high[name]) if keep_alive else 0 for name in high}
     if sum(low[name] * size[name] for name in low) > total:
         raise UsageError(
             f"keeping every layer alive needs at least {sum(low[name] * size[name] for name in low)} weights, the "
             f"sparsity leaves {total}; lower it or drop keep_alive."
         )
-    wanted = {t.name: ideal[t.name] * structure.groups(t).count for t in space.tensors}
+    wanted = {name: ideal[name] * group.count for name, group in groups.items()}
     # A density of 0.3 times a count of 10 must floor to 3 although floating point says 2.9999999999999996.
     down = {name: math.floor(value * (1 + 1e-12) + 1e-9) for name, value in wanted.items()}
     count = {name: min(max(down[name], low[name]), high[name]) for name in wanted}
@@ -198,9 +217,9 @@ def _round_to_total(
         count[name] -= 1
         left += size[name]
     caps = [{name: min(high[name], down[name] + 1) for name in high}]
-    if isinstance(structure, Element):
-        # Where limits bind, other tensors take what is left, so that the total stays exact. Groups do without: what a
-        # few large groups leave would fill the tensors of small groups far beyond their share.
+    if elastic:
+        # For single weights only: what a few large groups leave would fill the tensors of small groups far beyond
+        # their share.
         caps.append(high)
     for cap in caps:
         while candidates := [n for n in count if count[n] < cap[n] and size[n] <= left]:

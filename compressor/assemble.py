@@ -15,10 +15,12 @@ from ..files import Array
 from ..models.chain import chain_of
 from ..models.seeding.rebuild import rebuild
 from ..models.seeding.record import REBUILDABLE, SeedRecord
+from .allocation import kept_count
 from .checkpoint import FORMAT, VERSION, CheckpointMetadata, Provenance, SparseCheckpoint, SparseTensor, make_tensor
 from .engine import Engine
 from .mask import empty_layers, kept
 from .settings import PruneRecipe
+from .structure import recorded_structure
 from .training.weights import state_arrays, state_tensors
 
 
@@ -37,11 +39,12 @@ def assemble(engine: Engine, threads: int) -> SparseCheckpoint:
         fields: dict[str, Any] = {"role": _role(engine.module, name, owners, prunable)}
         if name in prunable:
             fields["output_axis"] = prunable[name].output_axis
-        mask = engine.masks.get(name)
+        # Biases and norm entries that went with their units are zeros like any other value.
+        mask = engine.masks.get(name) if name in prunable else None
         if owners[name] != name:
             fields["alias_of"] = owners[name]
         elif mask is not None:
-            fields |= {"structure": engine.recipe.structure, **_parametrisation(engine, name)}
+            fields |= {"structure": recorded_structure(engine.recipe.structure), **_parametrisation(engine, name)}
         elif engine.method.parametrisation != "identity":
             fields["seed"] = _untouched(engine.seeds.get(name), array)
         tensors[name] = make_tensor(name, array, mask=mask, record=fields)
@@ -74,13 +77,15 @@ def engine_warnings(engine: Engine) -> list[str]:
     """Return what the user should know about the result, in full sentences."""
     warnings = [] if engine.rule is None else list(engine.rule.space.warnings)
     empty = "trains no weight" if engine.method.frozen else "keeps no weight, so nothing flows through it"
+    masked = () if engine.rule is None else engine.rule.space.names
     warnings += [
-        f"layer '{name}' {empty}; a lower sparsity or keep_alive prevents that." for name in empty_layers(engine.masks)
+        f"layer '{name}' {empty}; a lower sparsity or keep_alive prevents that."
+        for name in empty_layers(engine.masks)
+        if name in masked
     ]
     if engine.rule is not None and engine.masks:
-        quota = engine.rule.quota(engine.sparsity)
-        wanted = quota if isinstance(quota, int) else sum(quota.values())
-        if missing := wanted - kept(engine.masks):
+        wanted = kept_count(engine.rule.space.total, engine.sparsity)
+        if missing := wanted - kept({name: engine.masks[name] for name in engine.rule.space.names}):
             warnings.append(
                 f"structure {engine.recipe.structure} cannot keep exactly {wanted} weights; {missing} fewer stay."
             )

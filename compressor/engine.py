@@ -4,7 +4,7 @@ In: a resolved recipe, a network, data, a RUN folder. Out: the network's final s
 Every stage is a pure function of the state at its beginning, so a run that goes on from a snapshot (taken inside a
 training, or where one begins) ends in the same bits as one that was never stopped.
 
-Masks are on weights alone: the bias and the norm entries of a channel that is masked as a whole stay and are trained.
+Masks are on weights, and, where a structure removes whole units, on the biases and norm entries of these units too.
 """
 
 from __future__ import annotations
@@ -19,21 +19,26 @@ import torch
 from ..errors import FileFormatError, UsageError
 from ..files import Array
 from ..models.dataset import Dataset
+from ..models.graph.coupled import couplings_of_module
 from ..models.prunable import prunable_tensors
 from ..models.seeding.initialise import initialise
 from ..models.seeding.record import SeedRecord
 from ..models.source import TorchSource
 from ..models.tensors import to_numpy, to_torch
 from .counter import Counter, Totals, count_layers
+from .coupling import Network
 from .evidence import EVIDENCE
+from .evidence.gradients import accumulate_gradients
 from .evidence.probe import Probe
 from .interrupts import Interrupts
 from .mask import BoolArray
 from .methods import Method
+from .methods.pai.sensitivity import SALIENCY_OPTIONS
 from .plans import Change, Record, Rewind, Select, Train, make_plan
 from .progress import Progress
 from .rule import MaskRule, make_rule
 from .run_folder import RunFolder
+from .saliency import UnitEvidence
 from .scores import ScoreInputs, find_score
 from .settings import PruneRecipe
 from .training.devices import readable_errors
@@ -42,7 +47,7 @@ from .training.resume import Position, Snapshots
 from .training.table import DYNAMICS, Context
 from .training.tape import Tape
 from .training.trainer import Trainer
-from .training.weights import set_some, set_state, state_arrays
+from .training.weights import set_some, set_state, state_arrays, weight_arrays
 from .transforms import find_transform
 
 
@@ -83,12 +88,16 @@ class Engine:
         self.rule: MaskRule | None = None
         self.sparsity = 0.0
         if self.method.mask_from is not None:
-            self.rule, self.sparsity = make_rule(self.recipe, self.prunable)
+            self.rule, self.sparsity = make_rule(self.recipe, self.prunable, self._network)
         self.tape = Tape(self.folder.tape)
         self.snapshots = Snapshots(self.folder.snapshot, self.snapshot_seconds)
         self.plan = make_plan(self.recipe, self.method, self.sparsity)
         self.counter = count_layers(self.module, self.source) if self.plan_computes else Counter(self.prunable)
         self.module.to(self.device)
+
+    def _network(self) -> Network:
+        graph = couplings_of_module(self.module, self.source.example_inputs(2), self.source.record.inputs)
+        return Network(graph, {name: tuple(p.shape) for name, p in self.module.named_parameters()})
 
     @property
     def plan_computes(self) -> bool:
@@ -218,10 +227,27 @@ class Engine:
         self.totals.search_flops += probe.flops
         given = ScoreInputs(probe.weights(), self.evidence, self.recipe.seed, stage.number, self.recipe.options)
         within = self.masks if stage.within and self.masks else None
-        self.masks = rule.select(score.compute(given), stage.sparsity, within)
+        units = self._unit_evidence(stage.number)
+        self.masks = rule.select(score.compute(given), stage.sparsity, within, units)
         if not self.method.frozen:
             self._zero_pruned()
         self._log_masks(stage.title)
+
+    def _unit_evidence(self, draw: int) -> UnitEvidence | None:
+        """Return what coupled units are scored by: their biases and norm entries too, not the space's tensors alone."""
+        rule = self._rule()
+        if rule.units is None:
+            return None
+        gradients: dict[str, Array] = {}
+        if rule.needs_gradients:
+            options = {option.name: self.recipe.options.get(option.name, option.default) for option in SALIENCY_OPTIONS}
+            with readable_errors(self.device):
+                gradients, examples = accumulate_gradients(
+                    self.module, self._data(), rule.names, seed=self.recipe.seed, device=self.device, **options
+                )
+            self.totals.search_flops += self.counter.scoring(examples)
+        weights = weight_arrays(self.module, list(rule.names))
+        return UnitEvidence({}, weights, gradients, self.recipe.seed, draw)
 
     def _change(self, stage: Change) -> None:
         self.progress.stage(stage.title)
@@ -254,8 +280,9 @@ class Engine:
         )
 
     def _log_masks(self, title: str) -> None:
-        kept = sum(int(np.count_nonzero(mask)) for mask in self.masks.values())
-        self._log("mask", title, kept=kept, total=self._rule().space.total)
+        space = self._rule().space
+        kept = sum(int(np.count_nonzero(self.masks[name])) for name in space.names)
+        self._log("mask", title, kept=kept, total=space.total)
 
     def _zero_pruned(self) -> None:
         parameters = dict(self.module.named_parameters())

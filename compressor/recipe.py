@@ -139,8 +139,9 @@ def single_run(recipe: Path | None, model: str | None, **options: Any) -> PruneR
         recipe: the file, or None.
         model: as in :class:`PruneRecipe`; needed without a file.
         options: any of data, weights, seed, threads, device, method, sparsity, structure, allocation, schedule, rounds,
-            init, generator, exclude, keep_alive; epochs, optimiser, learning_rate, batch_size of the training;
-            fine_tune_epochs; method_options as ``KEY=VALUE`` texts. None, empty and false ones say nothing.
+            init, generator, saliency, aggregation, round_to, exclude, keep_alive; epochs, optimiser, learning_rate,
+            batch_size of the training; fine_tune_epochs; method_options as ``KEY=VALUE`` texts. None, empty and false
+            ones say nothing.
 
     Raises:
         UsageError: no model or method, a file with several runs, or a value that cannot be.
@@ -247,6 +248,9 @@ def _explicit(full: PruneRecipe) -> dict[str, Any]:
         "rounds": full.rounds,
         "init": full.init,
         "generator": full.generator,
+        "saliency": full.saliency,
+        "aggregation": full.aggregation,
+        "round_to": full.round_to,
         "keep_alive": full.keep_alive,
         "exclude": full.exclude,
         "train": msgspec.to_builtins(full.train),

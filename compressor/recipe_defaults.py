@@ -12,12 +12,14 @@ from typing import Any
 
 import msgspec
 
-from ..errors import UnsupportedError, UsageError
+from ..errors import UnsupportedError, UsageError, unknown_name
 from ..models.seeding.initialisers import check_generator, check_initialiser
 from .methods import METHODS, Method, choose, find_method
-from .recipe_checks import build, check_train
+from .recipe_checks import build, check_train, choose_from
 from .recipe_paths import is_factory, is_onnx
+from .saliency import AGGREGATIONS, SALIENCIES
 from .settings import PruneRecipe, RunSettings, TrainSettings
+from .structure import PARTS, Channel, Structure
 
 # Fine-tuning: half as long as the training and at a tenth of its rate, where the recipe does not say.
 _FINE_TUNE_SHARE = 0.5
@@ -88,12 +90,32 @@ def _complete(shared: Shared, run: RunSettings, path: str) -> PruneRecipe:
         rounds=run.rounds,
         init=_initialiser(shared, run, method),
         generator=check_generator(run.generator or method.generator),
+        **_units(shared, run, choice.structure),
         keep_alive=run.keep_alive,
         exclude=list(run.exclude),
         train=train,
         fine_tune=_fine_tuning(shared, run, method, train, choice.schedule, path),
         options=method.resolve_options(run.options),
     )
+
+
+def _units(shared: Shared, run: RunSettings, structure: Structure) -> dict[str, Any]:
+    """Check what a run says about coupled units, and that its structure has some."""
+    given = {"saliency": run.saliency, "aggregation": run.aggregation, "round_to": run.round_to}
+    if not isinstance(structure, Channel):
+        for key, value in given.items():
+            if value not in (None, 1):
+                raise UsageError(f"{key} goes with the structures {', '.join(PARTS)}; this run's is {structure.text}.")
+    if run.saliency is not None:
+        if run.saliency not in SALIENCIES:
+            raise unknown_name("saliency", run.saliency, SALIENCIES)
+        if SALIENCIES[run.saliency].needs_gradients and not _trainable(shared):
+            raise UsageError(f"saliency '{run.saliency}' needs gradients: a torch model, and data named with data.")
+    if run.aggregation is not None:
+        choose_from("aggregation", run.aggregation, AGGREGATIONS)
+    if run.round_to < 1:
+        raise UsageError(f"round_to is {run.round_to}; it is the number of units that widths are multiples of.")
+    return given
 
 
 def fine_tunes(method: Method) -> bool:

@@ -64,12 +64,15 @@ class RunSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         name: folder name of the run, unique in the recipe.
         method: see ``compress methods``.
         sparsity: share of the prunable weights to remove.
-        structure: ``element``, ``N:M`` or ``channel``.
+        structure: ``element``, ``N:M``, ``channel``, ``neuron`` or ``head``.
         allocation: a name, or densities by layer name or glob.
         schedule: ``one-shot``, ``iterative`` or ``gradual``.
         rounds: of an iterative schedule; None: as many as the method's ``rate`` needs.
         init: the initialiser; None keeps the weights that a user's model brings, a zoo model has the method's.
         generator: what draws seeded weights.
+        saliency: what ranks coupled units (channels, neurons, heads); None: the sum of the method's own scores.
+        aggregation: how the numbers of a unit's layers become one; None: the saliency's own.
+        round_to: every width keeps a multiple of so many units.
         keep_alive: every layer keeps at least one weight or group.
         exclude: names or globs of tensors that are never pruned.
         train: keys that differ from the recipe's ``train``.
@@ -87,6 +90,9 @@ class RunSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     rounds: int | None = None
     init: str | None = None
     generator: str | None = None
+    saliency: str | None = None
+    aggregation: str | None = None
+    round_to: int = 1
     keep_alive: bool = False
     exclude: list[str] = []
     train: dict[str, Any] = {}
@@ -137,6 +143,9 @@ class PruneRecipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         rounds: as :class:`RunSettings`.
         init: None when the model's own weights are used.
         generator: what draws seeded weights.
+        saliency: as :class:`RunSettings`.
+        aggregation: as :class:`RunSettings`.
+        round_to: as :class:`RunSettings`.
         keep_alive: as :class:`RunSettings`.
         exclude: as :class:`RunSettings`.
         train: the training (of the weights, or of the scores).
@@ -158,6 +167,9 @@ class PruneRecipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     rounds: int | None
     init: str | None
     generator: str
+    saliency: str | None
+    aggregation: str | None
+    round_to: int
     keep_alive: bool
     exclude: list[str]
     train: TrainSettings

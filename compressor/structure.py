@@ -5,7 +5,10 @@ groups stands for. Everything is pure numpy; selection decides which groups stay
 
     element     every weight for itself
     N:M         of every M neighbours along the reduction (input) dimension exactly N stay
-    channel     an output filter (convolution) or output unit (linear layer) as a whole
+    channel     an output filter (convolution), output unit (linear layer) or head as a whole, with whatever of other
+                layers is coupled to it
+    neuron      the same for linear layers alone
+    head        the same for attention heads alone
 """
 
 from __future__ import annotations
@@ -25,6 +28,7 @@ if TYPE_CHECKING:
     from ..models.prunable import PrunableTensor
 
 STRUCTURES = ("element", "N:M", "channel")
+PARTS = ("channel", "neuron", "head")
 
 
 @dataclass(frozen=True)
@@ -135,14 +139,16 @@ class Channel:
         norm: how element scores become one group score: 1 their sum (for magnitude the L1 norm of Li et al. 2017),
             2 the root of the sum of their squares, ``inf`` their largest, ``-inf`` their smallest (the L-infinity of
             "On Iterative Neural Network Pruning, Reinitialization, and the Similarity of Masks").
+        part: which units of a network: one of :data:`PARTS`; see :mod:`sparsepack.compressor.coupling`.
     """
 
     norm: float = 1.0
+    part: str = "channel"
 
     @property
     def text(self) -> str:
         """The structure as a recipe writes it."""
-        return "channel"
+        return self.part
 
     @property
     def kind(self) -> str:
@@ -199,22 +205,29 @@ def parse_structure(text: str) -> Structure:
     """Return the structure that a recipe names.
 
     Args:
-        text: ``element``, ``channel``, or two numbers such as ``2:4`` (keep 2 of every 4).
+        text: ``element``, ``channel``, ``neuron``, ``head``, or two numbers such as ``2:4`` (keep 2 of every 4).
 
     Raises:
         UsageError: the text names no structure.
     """
     if text == "element":
         return Element()
-    if text == "channel":
-        return Channel()
+    if text in PARTS:
+        return Channel(part=text)
     match = re.fullmatch(r"(\d{1,3}):(\d{1,3})", text)
     if match is None:
-        raise UsageError(f"unknown structure '{text}'. Choose from: element, N:M (for example 2:4), channel.")
+        raise UsageError(
+            f"unknown structure '{text}'. Choose from: element, N:M (for example 2:4), {', '.join(PARTS)}."
+        )
     n, m = int(match[1]), int(match[2])
     if not 1 <= n < m:
         raise UsageError(f"structure '{text}' keeps N of every M weights and needs 1 <= N < M (for example 2:4).")
     return NofM(n, m)
+
+
+def recorded_structure(text: str) -> str:
+    """Return the structure that a mask itself has: those of channels, neurons and heads are all of output units."""
+    return "channel" if text in PARTS else text
 
 
 def to_blocks(array: Array, output_axis: int, m: int) -> Array:

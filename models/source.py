@@ -6,7 +6,7 @@ a checkpoint keeps. Guaranteed: a user's code runs only when the user named it, 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -112,6 +112,11 @@ class OnnxSource:
         from .onnx_weights import layer_constants
 
         return {name: stored.read() for name, stored in layer_constants(self._file).items()}
+
+    def constants(self, names: Iterable[str]) -> dict[str, Array]:
+        """Return float constants by name; names of anything else are left out."""
+        found = {name: self._file.stored(name) for name in dict.fromkeys(names) if name in self._file.constants}
+        return {name: stored.read() for name, stored in found.items() if stored is not None}
 
     def prunable(self) -> list[PrunableTensor]:
         """Return the weights that a method may prune (see ``models.onnx_weights``), in graph order."""

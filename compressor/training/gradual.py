@@ -8,6 +8,7 @@ from torch import nn
 
 from ...models.tensors import to_numpy
 from ..rule import MaskRule
+from ..saliency import UnitEvidence
 from ..schedule import cubic, prunes_at
 from .dynamics import FlopCounter, no_cost
 from .static import StaticMask
@@ -39,7 +40,7 @@ class GradualMask(StaticMask):
         flops: FlopCounter = no_cost,
     ) -> None:
         parameters = dict(module.named_parameters())
-        full = {name: torch.ones_like(parameters[name], dtype=torch.bool) for name in rule.space.names}
+        full = {name: torch.ones_like(parameters[name], dtype=torch.bool) for name in rule.names}
         super().__init__(module, full, flops)
         self._rule = rule
         self._sparsity = sparsity
@@ -53,9 +54,10 @@ class GradualMask(StaticMask):
             self._shrink(cubic(done, self._start, self._end, self._sparsity))
 
     def _shrink(self, sparsity: float) -> None:
-        weights = weight_arrays(self.module, list(self._rule.space.names))
+        weights = weight_arrays(self.module, list(self._rule.names))
         within = {name: to_numpy(mask) for name, mask in self.masks.items()}
-        masks = self._rule.select({name: np.abs(w) for name, w in weights.items()}, sparsity, within)
+        scores = {name: np.abs(weights[name]) for name in self._rule.space.names}
+        masks = self._rule.select(scores, sparsity, within, UnitEvidence({}, weights))
         for name, mask in masks.items():
             self.move(name, torch.from_numpy(mask).to(self.masks[name].device))
         self.count_flops()
