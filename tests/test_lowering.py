@@ -20,6 +20,8 @@ from sparsepack.models.tensors import to_numpy
 from sparsepack.models.zoo import ZOO
 
 # ResNet-50 is lowered at a smaller image, which changes nothing in its graph but the time this takes.
+# Other depths and widths of networks that are here, and the two of a hundred million weights.
+ALIKE = {"conv-2", "resnet-32", "resnet-56", "wrn-28-10", "vgg-19", "resnet-18", "vgg-11", "alexnet"}
 SMALLER = {"resnet-50": {"input_shape": [3, 64, 64], "classes": 10}}
 
 
@@ -49,7 +51,7 @@ def parity(reference: torch.Tensor, got: np.ndarray) -> float:
     return float(np.abs(got - expected).max() / expected.std(axis=0).mean())
 
 
-@pytest.mark.parametrize("name", ZOO)
+@pytest.mark.parametrize("name", [name for name in ZOO if name not in ALIKE])
 def test_zoo_models_lower_with_their_own_names_and_the_same_output(name: str) -> None:
     source = load_source(name, options=SMALLER.get(name))
     assert isinstance(source, TorchSource)

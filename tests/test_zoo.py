@@ -19,11 +19,14 @@ from sparsepack.models.zoo import ZOO
 from sparsepack.models.zoo.resnet_cifar import BasicBlock
 
 IMAGE_NETWORKS = [name for name, entry in ZOO.items() if entry.input_dtype == "float32"]
+# A hundred megabytes and more: their shapes are looked at without memory for them.
+LARGE = {"vgg-11", "alexnet", "wrn-28-10", "vgg-19", "resnet-18", "resnet-50"}
 
 
 def counts(name: str, shape: tuple[int, ...] | None = None, classes: int | None = None) -> tuple[int, int, int]:
     """Return prunable weights, prunable tensors and all parameters."""
-    module, _ = ZOO[name].build(shape, classes)
+    with torch.device("meta"):
+        module, _ = ZOO[name].build(shape, classes)
     tensors = prunable_tensors(module)
     return sum(t.size for t in tensors), len(tensors), sum(p.numel() for p in module.parameters())
 
@@ -36,9 +39,23 @@ def counts(name: str, shape: tuple[int, ...] | None = None, classes: int | None 
         ("lenet-5-caffe", 430_500, 4, 431_080),
         ("lenet-s4", 59_838, 5, 60_074),
         ("conv-4", 2_425_024, 7, 2_425_024 + 64 + 64 + 128 + 128 + 256 + 256 + 10),
+        ("conv-2", 4_300_992, 5, 4_300_992 + 2 * 64 + 2 * 256 + 10),
+        ("conv-6", 2_261_184, 9, 2_261_184 + 2 * (64 + 128 + 256) + 2 * 256 + 10),
         ("resnet-20", 268_336, 20, 268_336 + 2 * (7 * 16 + 6 * 32 + 6 * 64) + 10),
+        # With 1x1 shortcuts, 512 + 2,048 weights more, it would be the 464,432 of the literature.
+        ("resnet-32", 464_432 - 2_560, 32, 464_432 - 2_560 + 2 * (11 * 16 + 10 * 32 + 10 * 64) + 10),
+        ("resnet-56", 848_944, 56, 848_944 + 2 * (19 * 16 + 18 * 32 + 18 * 64) + 10),
         ("vgg-16", 14_715_584, 14, 14_715_584 + 2 * (2 * 64 + 2 * 128 + 3 * 256 + 6 * 512) + 10),
+        ("vgg-19", 20_024_000, 17, 20_024_000 + 2 * (2 * 64 + 2 * 128 + 4 * 256 + 8 * 512) + 10),
+        # The norms before the convolutions of three stages of three blocks, and the one at the end.
+        ("wrn-22-2", 1_076_912, 23, 1_076_912 + 2 * (16 + 6 * 32 + 6 * 64 + 6 * 128) + 10),
+        ("wrn-28-10", 36_461_232, 29, 36_479_194),
+        ("vgg-11", 132_851_392, 11, 132_863_336),
+        ("alexnet", 61_090_496, 8, 61_100_840),
+        ("resnet-18", 11_678_912, 21, 11_689_512),
         ("resnet-50", 25_502_912, 54, 25_557_032),
+        # Zhang and Stadie give the four gates of 28 inputs and 400 units as 684,800 weights; the classifier has 4,000.
+        ("lstm", 684_800 + 4_000, 3, 688_800 + 1_600 + 10),
     ],
 )
 def test_published_parameter_counts(name: str, weights: int, tensors: int, total: int) -> None:
@@ -84,8 +101,9 @@ def test_text_encoder_has_the_parameters_of_the_closed_form(tokens: int, classes
 @pytest.mark.parametrize("name", IMAGE_NETWORKS)
 @pytest.mark.parametrize("shape", [(1, 8, 8), (3, 32, 32), (2, 17, 5), (4, 1, 1)])
 def test_any_image_size_and_class_count_is_fitted(name: str, shape: tuple[int, int, int]) -> None:
-    module, adaptations = ZOO[name].build(shape, 7)
-    logits = module(torch.randn(2, *shape))
+    with torch.device("meta" if name in LARGE else "cpu"):
+        module, adaptations = ZOO[name].build(shape, 7)
+        logits = module(torch.randn(2, *shape))
     assert logits.shape == (2, 7)
     torch.autograd.backward(logits.sum())
     assert all(p.grad is not None for p in module.parameters())
@@ -111,11 +129,24 @@ def test_any_image_size_and_class_count_is_fitted(name: str, shape: tuple[int, i
         ("resnet-20", (3, 8, 8), []),
         ("vgg-16", (3, 8, 8), ["The 8x8 input has room for only the first 3 of 5 pools."]),
         ("vgg-16", (3, 64, 64), ["The 2x2 positions before fc are averaged."]),
+        ("conv-6", (3, 16, 16), ["fc1 takes 1024 features instead of 4096."]),
+        ("alexnet", (3, 224, 224), []),
+        (
+            "vgg-11",
+            (3, 30, 30),
+            [
+                "The 30x30 input is padded with zeros to 32x32, the smallest size that the convolutions and pools can "
+                "take."
+            ],
+        ),
+        ("lstm", (1, 8, 8), ["A step takes 8 features instead of 28."]),
+        ("vit-tiny", (3, 16, 16), ["The encoder takes 16 patches instead of 64."]),
         ("text-encoder", (48,), ["The encoder takes 48 tokens instead of 32."]),
     ],
 )
 def test_an_adaptation_says_how(name: str, shape: tuple[int, ...], expected: list[str]) -> None:
-    assert ZOO[name].build(shape)[1] == expected
+    with torch.device("meta"):
+        assert ZOO[name].build(shape)[1] == expected
 
 
 def test_padding_is_symmetric_and_its_weights_see_the_image() -> None:
@@ -183,7 +214,52 @@ def test_text_encoder_block_equals_the_frameworks_encoder_layer() -> None:
         assert torch.allclose(block(x, torch.zeros(1, 1, 1, 10)), layer(x), atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ZOO)
+def test_the_lstm_equals_the_frameworks() -> None:
+    module, _ = ZOO["lstm"].build((1, 6, 5), 3, hidden=4)
+    initialise(module, "uniform", 0, PHILOX)
+    theirs = torch.nn.LSTM(5, 4, batch_first=True)
+    state = module.state_dict()
+    theirs.load_state_dict(
+        {
+            "weight_ih_l0": state["input.weight"],
+            "weight_hh_l0": state["recurrent.weight"],
+            "bias_ih_l0": state["input.bias"],
+            "bias_hh_l0": torch.zeros(16),
+        }
+    )
+    x = torch.randn(2, 1, 6, 5, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        _, (hidden, _) = theirs(x[:, 0])
+        assert torch.allclose(module(x), module.get_submodule("fc")(hidden[0]), atol=1e-6)
+
+
+def test_the_vision_transformers_block_equals_the_frameworks_pre_norm_layer() -> None:
+    module, _ = ZOO["vit-tiny"].build()
+    initialise(module, "kaiming-normal", 0, PHILOX)
+    block = module.get_submodule("blocks.0")
+    layer = torch.nn.TransformerEncoderLayer(
+        64, 4, 128, dropout=0.0, activation="gelu", batch_first=True, norm_first=True
+    )
+    state = block.state_dict()
+    renamed = {
+        "self_attn.in_proj_" + kind: torch.cat([state[f"{p}.{kind}"] for p in ("query", "key", "value")])
+        for kind in ("weight", "bias")
+    }
+    for ours, name in {
+        "attention_output": "self_attn.out_proj",
+        "attention_norm": "norm1",
+        "intermediate": "linear1",
+        "output": "linear2",
+        "norm": "norm2",
+    }.items():
+        renamed |= {f"{name}.{kind}": state[f"{ours}.{kind}"] for kind in ("weight", "bias")}
+    layer.load_state_dict(renamed)
+    x = torch.randn(3, 10, 64, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        assert torch.allclose(block(x), layer(x), atol=1e-5)
+
+
+@pytest.mark.parametrize("name", [name for name in ZOO if name not in LARGE])
 def test_every_network_is_drawn_from_a_seed_without_shared_parameters(name: str) -> None:
     module, _ = ZOO[name].build()
     records = initialise(module, "uniform", 0, KEYED_PRODUCT)
@@ -227,11 +303,11 @@ def test_numpy_integers_are_whole_numbers() -> None:
 
 
 def test_the_table_needs_no_framework() -> None:
-    code = "import sys; from sparsepack.models.zoo import ZOO; sys.exit('torch' in sys.modules or len(ZOO) != 8)"
+    code = "import sys; from sparsepack.models.zoo import ZOO; sys.exit('torch' in sys.modules or len(ZOO) != 20)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-@pytest.mark.parametrize("name", ["lenet-s4", "resnet-20", "text-encoder"])
+@pytest.mark.parametrize("name", ["lenet-s4", "resnet-20", "wrn-22-2", "lstm", "vit-tiny", "text-encoder"])
 def test_a_network_exports_with_a_dynamic_batch(name: str, tmp_path: object) -> None:
     entry = ZOO[name]
     module, _ = entry.build()
@@ -254,7 +330,7 @@ def test_a_network_exports_with_a_dynamic_batch(name: str, tmp_path: object) -> 
         assert np.abs(got - expected.numpy()).max() < 1e-5 * max(1.0, float(expected.abs().max()))
 
 
-@pytest.mark.parametrize("name", ["lenet-5-caffe", "resnet-20"])
+@pytest.mark.parametrize("name", ["lenet-5-caffe", "resnet-20", "wrn-22-2", "vit-tiny"])
 def test_a_network_learns(name: str) -> None:
     module, _ = ZOO[name].build((1, 8, 8), 2)
     initialise(module, "uniform", 0, KEYED_PRODUCT)

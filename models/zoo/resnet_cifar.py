@@ -59,5 +59,19 @@ def _stage(taken: int, given: int, blocks: int, stride: int) -> nn.Sequential:
 
 def resnet_20(shape: tuple[int, ...], classes: int) -> tuple[nn.Module, list[str]]:
     """Build ResNet-20; the global mean takes images of any size."""
+    return _build(shape, classes, 3)
+
+
+def resnet_32(shape: tuple[int, ...], classes: int) -> tuple[nn.Module, list[str]]:
+    """Build ResNet-32; the global mean takes images of any size."""
+    return _build(shape, classes, 5)
+
+
+def resnet_56(shape: tuple[int, ...], classes: int) -> tuple[nn.Module, list[str]]:
+    """Build ResNet-56; the global mean takes images of any size."""
+    return _build(shape, classes, 9)
+
+
+def _build(shape: tuple[int, ...], classes: int, blocks: int) -> tuple[nn.Module, list[str]]:
     channels, _, _ = image_shape(shape)
-    return CifarResNet(channels, 3, classes), changed("conv1 takes", "channel", "channels", channels, 3)
+    return CifarResNet(channels, blocks, classes), changed("conv1 takes", "channel", "channels", channels, 3)
