@@ -6,7 +6,7 @@ STAMP := .stamp-install
 NATIVE ?= 0
 NATIVE_SOURCES := setup.py $(shell find runtimes/native -name '*.cpp' -o -name '*.h')
 
-.PHONY: demo test lint types tests benchmarks docs clean
+.PHONY: demo test lint types tests runtimes benchmarks docs clean
 
 demo: $(STAMP)
 	$(BIN)/compress run examples/demo.yaml -o out/demo
@@ -27,6 +27,17 @@ types: $(STAMP)
 # Two test processes, one thread each: networks this small are slower with more.
 tests: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2
+
+# The optional runtimes: OpenVINO, and ONNX Runtime Web where there is Node; without it that group is skipped.
+runtimes: $(STAMP)
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps openvino
+	required=openvino-cpu; \
+	if command -v npm >/dev/null; then \
+	  npm install --silent --no-audit --no-fund --ignore-scripts --prefix .venv/node onnxruntime-web@1.30.0; \
+	  required=$$required,onnxruntime-web-node; \
+	fi; \
+	OMP_NUM_THREADS=1 SPARSEPACK_NODE_MODULES=.venv/node/node_modules SPARSEPACK_REQUIRE_RUNTIMES=$$required \
+	  $(BIN)/pytest -rs tests/test_other_runtimes.py
 
 docs: $(STAMP)
 	$(BIN)/python benchmarks/tables.py

@@ -10,6 +10,8 @@ from ..errors import RuntimeUnavailableError, unknown_name
 from .base import Runtime, Session
 from .onnx_session import OnnxRuntime
 from .onnx_sparse import OnnxRuntimeSparse
+from .onnxruntime_web import OnnxRuntimeWeb
+from .openvino_cpu import OpenVino
 from .scipy_chain import ScipyCsr
 from .torch_dense import TorchDense
 from .torch_semi_structured import TorchSemiStructured
@@ -21,6 +23,8 @@ _TABLE: tuple[Runtime, ...] = (
     TorchDense("torch-cpu", "cpu", "PyTorch on the CPU with the decoded dense weights; every format."),
     TorchSparseCsr(),
     ScipyCsr(),
+    OpenVino(),
+    OnnxRuntimeWeb(),
     OnnxRuntime("onnxruntime-cuda", "CUDAExecutionProvider", "ONNX Runtime on a CUDA device."),
     TorchDense("torch-cuda", "cuda", "PyTorch on a CUDA device with the decoded dense weights; every format."),
     TorchSemiStructured(),
