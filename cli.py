@@ -200,6 +200,12 @@ def prune(model: str | None, recipe: Path | None, output: Path, force: bool, **o
     help="onnx-slim: remove so many units that this share of the multiply-accumulates is left (up to 1), or N of them.",
 )
 @click.option(
+    "--target-latency",
+    metavar="SHARE|MS",
+    help="onnx-slim: remove what saves most time until this share of it is left (0.5), or so many milliseconds (20ms); "
+    "with --tune or --cost-table.",
+)
+@click.option(
     "--round-to", type=click.IntRange(min=1), metavar="N", help="With --slim and targets: keep multiples of N units."
 )
 @click.option(
@@ -207,15 +213,19 @@ def prune(model: str | None, recipe: Path | None, output: Path, force: bool, **o
 )
 @click.option("--sparse-initializers", is_flag=True, help="onnx: ONNX's own sparse tensors, for tools that read them.")
 @click.option(
-    "--tune", is_flag=True, help="onnx-sparse: measure every layer here, dense and sparse, and take the faster."
+    "--tune",
+    is_flag=True,
+    help="onnx-sparse: measure every layer here, dense and sparse, and take the faster; onnx-slim: at several widths.",
 )
 @click.option(
     "--cost-table",
     type=_FILE,
     metavar="FILE",
-    help="onnx-sparse: measured costs that decide; with --tune, where to keep them.",
+    help="onnx-sparse, onnx-slim: measured costs that decide; with --tune, where to keep them.",
 )
-@click.option("--batch", type=click.IntRange(min=1), help="onnx-sparse: examples a run to choose for.  [default: 1]")
+@click.option(
+    "--batch", type=click.IntRange(min=1), help="onnx-sparse, onnx-slim: examples a run to choose for.  [default: 1]"
+)
 @click.option("--threads", type=click.IntRange(min=1), help="With --tune: threads of a run.  [default: all cores]")
 @click.option("-o", "--output", type=_FILE, required=True, metavar="FILE", help="The artifact to write.")
 @_model_option

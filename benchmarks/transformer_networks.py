@@ -35,7 +35,7 @@ def _named(kind: str, argument: str, *results: str, **configuration: Any) -> Cal
         import transformers
 
         transformers.logging.set_verbosity_error()
-        settings = getattr(transformers, f"{kind.split('For')[0]}Config")(**configuration)
+        settings = getattr(transformers, f"{kind.split('For')[0].removesuffix('LMHeadModel')}Config")(**configuration)
         return Named(getattr(transformers, kind)(settings), argument, results or ("logits",))
 
     return build

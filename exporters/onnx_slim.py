@@ -8,8 +8,8 @@ weakest units of every coupled group have been masked when a ratio is given. The
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,9 +25,32 @@ if TYPE_CHECKING:
 
     from ..models.source import ModelSource
     from .slim_account import Account
+    from .sparse_graph.choose import Measure
 
 FORMAT = "onnx-slim"
 VERSION = 1
+# A budget of time is met when the measured graph is at most so much above it; else it is tightened, so often.
+_MET = 1.02
+_ATTEMPTS = 3
+
+
+@dataclass(frozen=True)
+class LatencySettings:
+    """A budget of time and who knows what takes how long.
+
+    Attributes:
+        budget: a share of the time now, or milliseconds.
+        absolute: whether it is milliseconds.
+        measure: given layers, returns what is known of them.
+        whole: measures a whole graph, in milliseconds; None where only a table is at hand.
+        batch: examples a run.
+    """
+
+    budget: float
+    absolute: bool
+    measure: Measure
+    whole: Callable[[onnx.ModelProto], float] | None = None
+    batch: int = 1
 
 
 @dataclass(frozen=True)
@@ -40,12 +63,14 @@ class SlimSettings:
         approximate: also remove constant channels that are read across zero padding, which is inexact along borders.
         macs: instead of a ratio: the multiply-accumulates to come down to, a share of the graph's own up to 1 or their
             number.
+        latency: instead of a ratio: the time to come down to.
     """
 
     ratio: float | None = None
     round_to: int = 1
     approximate: bool = False
     macs: float | None = None
+    latency: LatencySettings | None = None
 
 
 def slim_checkpoint(
@@ -77,9 +102,8 @@ def slim_checkpoint(
     from .onnx_model import lowered, write_model
 
     refuse_existing(path, force)
-    model = lowered(source, checkpoint)
     records = {name: tensor.record for name, tensor in checkpoint.tensors.items()}
-    model, account = _slim(model, settings or SlimSettings())
+    model, account = _slim(lambda: lowered(source, checkpoint), settings or SlimSettings())
     described = [(entry, None) for entry in _entries(model, records)]
     manifest = describe(checkpoint.metadata, described, values="fp32", max_abs_error=None, chain=False)
     write_model(model, path, FORMAT, VERSION, manifest, force=force)
@@ -110,21 +134,54 @@ def slim_file(original: Path, path: Path, *, settings: SlimSettings | None = Non
 
     refuse_existing(path, force)
     record = load_source(str(original)).record
-    model, account = _slim(read_graph(original), settings or SlimSettings())
+    model, account = _slim(lambda: read_graph(original), settings or SlimSettings())
     manifest = Manifest(model=record, tensors=_entries(model, {}))
     write_model(model, path, FORMAT, VERSION, manifest, force=force)
     return account
 
 
-def _slim(model: onnx.ModelProto, settings: SlimSettings) -> tuple[onnx.ModelProto, Account]:
+def _slim(read: Callable[[], onnx.ModelProto], settings: SlimSettings) -> tuple[onnx.ModelProto, Account]:
     from .slim import slim
     from .slim_target import MacsTarget
 
+    if settings.latency is not None:
+        return _within(read, settings, settings.latency)
+    wanted = settings.ratio if settings.macs is None else MacsTarget(settings.macs)
+    slimmed = slim(_bare(read()), wanted, round_to=settings.round_to, approximate=settings.approximate)
+    return slimmed.model, slimmed.account
+
+
+def _within(
+    read: Callable[[], onnx.ModelProto], settings: SlimSettings, wanted: LatencySettings
+) -> tuple[onnx.ModelProto, Account]:
+    """Slim down to a budget of time; where the graph can be measured, tighten the layers' budget until it is met."""
+    from .slim import slim
+    from .slim_account import LatencyRow
+    from .slim_latency import LatencyTarget
+
+    model = _bare(read())
+    now = None if wanted.whole is None else wanted.whole(model)
+    goal = wanted.budget if wanted.absolute or now is None else wanted.budget * now
+    share, absolute = wanted.budget, wanted.absolute
+    if absolute and now is not None:
+        # What is not a layer is taken to shrink with the layers.
+        share, absolute = goal / now, False
+    for attempt in range(_ATTEMPTS):
+        target = LatencyTarget(share, absolute, wanted.measure, wanted.batch)
+        slimmed = slim(model, target, round_to=settings.round_to, approximate=settings.approximate)
+        found = None if wanted.whole is None else wanted.whole(slimmed.model)
+        if found is None or found <= _MET * goal or attempt == _ATTEMPTS - 1:
+            break
+        share *= goal / found
+        model = _bare(read())
+    graph = None if now is None or found is None else (round(now, 4), round(found, 4))
+    return slimmed.model, replace(slimmed.account, latency=LatencyRow(target.layers_ms, graph, target.multiple))
+
+
+def _bare(model: onnx.ModelProto) -> onnx.ModelProto:
     # Somebody's metadata (ours, in a file that we wrote) describes the graph before the cut.
     del model.metadata_props[:]
-    wanted = settings.ratio if settings.macs is None else MacsTarget(settings.macs)
-    slimmed = slim(model, wanted, round_to=settings.round_to, approximate=settings.approximate)
-    return slimmed.model, slimmed.account
+    return model
 
 
 def _entries(model: onnx.ModelProto, records: Mapping[str, TensorRecord]) -> list[TensorEntry]:

@@ -81,6 +81,27 @@ class GroupRow:
 
 
 @dataclass(frozen=True)
+class LatencyRow:
+    """What a budget of time came to, in milliseconds.
+
+    Attributes:
+        layers: what the linear layers take by the cost table, before and after.
+        graph: what the whole graph takes, before and after, where it was measured.
+        round_to: the multiple that widths were rounded to.
+    """
+
+    layers: tuple[float, float]
+    graph: tuple[float, float] | None
+    round_to: int
+
+    def __str__(self) -> str:
+        text = f"layers by the cost table: {self.layers[0]:.3g} -> {self.layers[1]:.3g} ms"
+        if self.graph is not None:
+            text += f"; the graph, measured: {self.graph[0]:.3g} -> {self.graph[1]:.3g} ms"
+        return f"{text}; widths in multiples of {self.round_to}"
+
+
+@dataclass(frozen=True)
 class Account:
     """What a cut did.
 
@@ -94,6 +115,7 @@ class Account:
             give the explicit and the effective sparsity.
         error_bound: largest possible change of a layer's output along its borders; 0 when the cut is exact.
         not_followed: operator -> why the dimensions it touches were left alone.
+        latency: what a budget of time came to; None where there was none.
     """
 
     layers: tuple[LayerRow, ...]
@@ -104,6 +126,7 @@ class Account:
     weights: tuple[int, int, int]
     error_bound: float
     not_followed: dict[str, str]
+    latency: LatencyRow | None = None
 
     @property
     def explicit_sparsity(self) -> float:
@@ -121,6 +144,8 @@ class Account:
         lines += [str(row) for row in self.groups if row.units[0] != row.units[1]]
         for name, (old, new) in (("parameters", self.parameters), ("MACs", self.macs), ("bytes", self.bytes)):
             lines.append(f"{name}: {old:,} -> {new:,} ({1 - new / max(old, 1):.1%} removed)")
+        if self.latency is not None:
+            lines.append(str(self.latency))
         lines.append(f"sparsity: {self.explicit_sparsity:.1%} explicit, {self.effective_sparsity:.1%} effective")
         lines.extend(self._blocked())
         for operator, reason in self.not_followed.items():

@@ -126,10 +126,13 @@ def cost_source(path: Path | None, *, tune: bool, threads: int, progress: Progre
         table.require(here, path)
 
     def measure(layers: Sequence[LayerShape]) -> CostTable:
+        nonlocal table
         found = measure_layers(layers, threads=threads, known=table, progress=progress)
         if path is not None and len(found.costs) > len(table.costs):
             found.save(path)
-        return found
+        # Who asks again, at other widths, keeps what was measured before.
+        table = found
+        return table
 
     return measure
 

@@ -37,6 +37,7 @@ def exported(
     *,
     ratio: float | None,
     target_macs: float | None,
+    target_latency: str | None,
     round_to: int | None,
     allow_approximate: bool,
     sparse_initializers: bool = False,
@@ -60,10 +61,11 @@ def exported(
         as_json: JSON instead of text.
         ratio: ``--slim``.
         target_macs: ``--target-macs``.
+        target_latency: ``--target-latency``.
         round_to: ``--round-to``.
         allow_approximate: ``--allow-approximate``.
         sparse_initializers: ``--sparse-initializers``.
-        tune: ``--tune``: measure what decides which layers run sparse.
+        tune: ``--tune``: measure what decides which layers run sparse, or how wide they become.
         cost_table: ``--cost-table``: measured costs; with ``tune``, where to keep them.
         threads: ``--threads`` of the measuring.
         batch: ``--batch`` that the choice is for.
@@ -78,25 +80,23 @@ def exported(
     from ...compressor.checkpoint import SparseCheckpoint
     from ...models.source import source_from_record
 
-    own: dict[str, dict[str, Any]] = {
+    own: dict[str | tuple[str, ...], dict[str, Any]] = {
         SLIM: {
             "--slim": ratio,
             "--target-macs": target_macs,
+            "--target-latency": target_latency,
             "--round-to": round_to,
             "--allow-approximate": allow_approximate,
         },
         "onnx": {"--sparse-initializers": sparse_initializers},
-        SPARSE: {"--tune": tune, "--cost-table": cost_table, "--batch": batch},
+        (SPARSE, SLIM): {"--tune": tune, "--cost-table": cost_table, "--batch": batch},
     }
     source = needs_source(format)
     for owner, options in own.items():
+        owners = (owner,) if isinstance(owner, str) else owner
         for name, value in options.items():
-            if value and format != owner:
-                raise UsageError(f"{name} goes with --to {owner}, not with --to {format}.")
-    if ratio and target_macs:
-        raise UsageError("--slim and --target-macs both say how much to remove; give one of them.")
-    if round_to and not (ratio or target_macs):
-        raise UsageError("--round-to rounds what is kept; give --slim SHARE or --target-macs as well.")
+            if value and format not in owners:
+                raise UsageError(f"{name} goes with --to {' or '.join(owners)}, not with --to {format}.")
     if threads and not tune:
         raise UsageError("--threads is for measuring; give --tune as well.")
     measure: Measure | None = None
@@ -124,7 +124,20 @@ def exported(
         what = tuned.checkpoint
         sentences.append(_accuracies(tuned))
     if format == SLIM:
-        settings = SlimSettings(ratio, round_to or 1, allow_approximate, target_macs)
+        from .slimming import slim_settings
+
+        settings = slim_settings(
+            ratio=ratio,
+            target_macs=target_macs,
+            target_latency=target_latency,
+            round_to=round_to,
+            allow_approximate=allow_approximate,
+            tune=tune,
+            cost_table=cost_table,
+            threads=threads,
+            batch=batch,
+            progress=progress,
+        )
         account = _slim(what, output, force, settings, network)
     elif format == SPARSE:
         _sparse(what, output, force, values, measure, batch or 1, network)
