@@ -207,7 +207,11 @@ def test_a_checkpoint_of_another_file_is_refused(finished: Path, tmp_path: Path)
         (["m.onnx", "--to", "packed"], 2, "m.onnx is an ONNX file, which exports to onnx-slim and onnx-sparse only"),
         (["m.onnx", "--to", "onnx-slim", "--values", "fp16"], 2, "leave --values fp16 out"),
         (["m.onnx", "--to", "onnx-slim", "--model", "m.onnx"], 2, "--model goes with a checkpoint"),
-        (["m.onnx", "--to", "onnx-slim", "--round-to", "8"], 2, "give --slim SHARE or --target-macs as well"),
+        (
+            ["m.onnx", "--to", "onnx-slim", "--round-to", "8"],
+            2,
+            "give --slim SHARE, --target-macs or --target-latency as well",
+        ),
         (["m.onnx", "--to", "onnx-slim", "--slim", "0.5", "--target-macs", "0.5"], 2, "give one of them"),
         (["m.onnx", "--to", "onnx-slim", "--target-macs", "10"], 1, "it still needs 2,309"),
         (["RUN", "--to", "packed", "--target-macs", "0.5"], 2, "--target-macs goes with --to onnx-slim"),
