@@ -85,7 +85,8 @@ def engine_warnings(engine: Engine) -> list[str]:
     ]
     if engine.rule is not None and engine.masks:
         wanted = kept_count(engine.rule.space.total, engine.sparsity)
-        if missing := wanted - kept({name: engine.masks[name] for name in engine.rule.space.names}):
+        missing = wanted - kept({name: engine.masks[name] for name in engine.rule.space.names})
+        if missing > 0:
             warnings.append(
                 f"structure {engine.recipe.structure} cannot keep exactly {wanted} weights; {missing} fewer stay."
             )

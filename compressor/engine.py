@@ -9,6 +9,7 @@ Masks are on weights, and, where a structure removes whole units, on the biases 
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,10 +19,12 @@ import torch
 
 from ..errors import FileFormatError, UsageError
 from ..files import Array
+from ..models.data import load_data
 from ..models.dataset import Dataset
 from ..models.graph.coupled import couplings_of_module
 from ..models.prunable import prunable_tensors
 from ..models.seeding.initialise import initialise
+from ..models.seeding.philox import words
 from ..models.seeding.record import SeedRecord
 from ..models.source import TorchSource
 from ..models.tensors import to_numpy, to_torch
@@ -47,6 +50,7 @@ from .training.resume import Position, Snapshots
 from .training.table import DYNAMICS, Context
 from .training.tape import Tape
 from .training.trainer import Trainer
+from .training.views import VIEWS
 from .training.weights import set_some, set_state, state_arrays, weight_arrays
 from .transforms import find_transform
 
@@ -77,6 +81,8 @@ class Engine:
     masks: dict[str, BoolArray] = field(default_factory=dict)
     totals: Totals = field(default_factory=Totals)
     evidence: dict[str, Mapping[str, Array]] = field(default_factory=dict)
+    fixed: dict[str, BoolArray] = field(default_factory=dict)
+    trained: dict[str, Array] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Build the network and everything that follows from the recipe alone."""
@@ -88,7 +94,8 @@ class Engine:
         self.rule: MaskRule | None = None
         self.sparsity = 0.0
         if self.method.mask_from is not None:
-            self.rule, self.sparsity = make_rule(self.recipe, self.prunable, self._network)
+            prunable = self.prunable[:-1] if self.method.spares_head else self.prunable
+            self.rule, self.sparsity = make_rule(self.recipe, prunable, self._network)
         self.tape = Tape(self.folder.tape)
         self.snapshots = Snapshots(self.folder.snapshot, self.snapshot_seconds)
         self.plan = make_plan(self.recipe, self.method, self.sparsity)
@@ -145,6 +152,7 @@ class Engine:
             raise FileFormatError(f"{self.folder.snapshot} is of another run; give --force to begin anew.")
         set_state(self.module, _part(tensors, "model"))
         self.masks = {name: array.astype(np.bool_) for name, array in _part(tensors, "mask").items()}
+        self.fixed = {name: array.astype(np.bool_) for name, array in _part(tensors, "fixed").items()}
         self.totals = Totals(**position.totals)  # type: ignore[arg-type]
         self.folder.cut_log(position.log_bytes)
 
@@ -156,7 +164,7 @@ class Engine:
         tensors: Mapping[str, Array],
         interrupts: Interrupts,
     ) -> None:
-        data = self._data()
+        data = self._stage_data(stage)
         trainer = self._trainer(stage, data)
         if stage.first_step > trainer.total_steps or (stage.record_step or 0) > trainer.total_steps:
             raise UsageError(
@@ -195,12 +203,13 @@ class Engine:
             self.recipe.options,
             self.recipe.seed,
             self.counter,
+            self.fixed,
         )
         return Trainer(
             self.module,
             data,
             stage.settings,
-            DYNAMICS[stage.dynamics](context),
+            DYNAMICS["partly-frozen" if self.fixed else stage.dynamics](context),
             seed=self.recipe.seed,
             device=self.device,
             first_step=stage.first_step,
@@ -226,9 +235,12 @@ class Engine:
             self.evidence = {kind: EVIDENCE[kind].gather(probe) for kind in score.evidence}
         self.totals.search_flops += probe.flops
         given = ScoreInputs(probe.weights(), self.evidence, self.recipe.seed, stage.number, self.recipe.options)
-        within = self.masks if stage.within and self.masks else None
+        within = self._trained_masks() if stage.within and self.masks else None
         units = self._unit_evidence(stage.number)
         self.masks = rule.select(score.compute(given), stage.sparsity, within, units)
+        self.fixed = {}
+        if self.method.transforms:
+            self.trained = {name: weight.copy() for name, weight in given.weights.items()}
         if not self.method.frozen:
             self._zero_pruned()
         self._log_masks(stage.title)
@@ -257,6 +269,8 @@ class Engine:
         self.totals.search_flops += probe.flops
         if outcome.masks is not None:
             self.masks = dict(outcome.masks)
+        if outcome.fixed is not None:
+            self.fixed = dict(outcome.fixed)
         if outcome.weights is not None:
             set_some(self.module, outcome.weights)
         if not self.method.frozen:
@@ -276,8 +290,21 @@ class Engine:
             self.counter,
             self.data,
             self.tape.read,
+            self._fresh,
+            self.trained,
             self.evidence,
         )
+
+    def _fresh(self, number: int) -> Mapping[str, Array]:
+        if self.recipe.init is None:
+            raise UsageError(
+                f"method '{self.method.name}' draws weights again, and the model brings its own; name an initialiser "
+                "with init."
+            )
+        module = copy.deepcopy(self.module).cpu()
+        seed = int(words(self.recipe.seed, f"reinitialise/{number}", 0, 1)[0])
+        initialise(module, self.recipe.init, seed, self.recipe.generator)
+        return state_arrays(module)
 
     def _log_masks(self, title: str) -> None:
         space = self._rule().space
@@ -289,6 +316,9 @@ class Engine:
         with torch.no_grad():
             for name, mask in self.masks.items():
                 parameters[name].masked_fill_(torch.from_numpy(~mask).to(self.device), 0.0)
+
+    def _trained_masks(self) -> dict[str, BoolArray]:
+        return {name: mask & ~self.fixed[name] if name in self.fixed else mask for name, mask in self.masks.items()}
 
     def _rewind(self, stage: Rewind) -> None:
         set_state(self.module, self.tape.read(stage.label))
@@ -304,6 +334,7 @@ class Engine:
         else:
             arrays = {name: to_numpy(tensor) for name, tensor in trainer.tensors().items()}
         arrays |= {f"mask:{name}": mask.view(np.uint8) for name, mask in self.masks.items()}
+        arrays |= {f"fixed:{name}": mask.view(np.uint8) for name, mask in self.fixed.items()}
         position = Position(
             number, None if trainer is None else trainer.facts(), vars(self.totals).copy(), self.folder.log_size()
         )
@@ -316,6 +347,18 @@ class Engine:
         if self.data is None:
             raise UsageError(f"method '{self.method.name}' needs data here; name it with data.")
         return self.data
+
+    def _stage_data(self, stage: Train) -> Dataset:
+        data = self._data()
+        if stage.data is not None:
+            other = load_data(stage.data, augment=stage.settings.augment)
+            if other is None or (other.classes, other.input_spec) != (data.classes, data.input_spec):
+                raise UsageError(
+                    f"the source data '{stage.data}' does not have the inputs and the number of classes of "
+                    f"'{data.name}', so one network cannot take both."
+                )
+            data = other
+        return data if stage.view is None else VIEWS[stage.view](data, self.recipe.seed)
 
     def _rule(self) -> MaskRule:
         if self.rule is None:

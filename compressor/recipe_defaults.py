@@ -120,7 +120,9 @@ def _units(shared: Shared, run: RunSettings, structure: Structure) -> dict[str, 
 
 def fine_tunes(method: Method) -> bool:
     """Return whether the method keeps trained weights and may train them further once the mask is known."""
-    return method.mask_from == "final" and method.weights_from == "final" and method.trains_after
+    kept = method.mask_from == "final" and method.weights_from == "final" and method.trains_after
+    # A plan of its own says itself what is trained after the mask.
+    return kept and method.plan == "standard"
 
 
 def _trainable(shared: Shared) -> bool:

@@ -26,7 +26,16 @@ every_method = pytest.mark.parametrize("method", METHODS.values(), ids=list(METH
 CATALOGUE = {
     "baseline": {"dense"},
     "PaT": {"magnitude"},
-    "LTH": {"lottery-ticket"},
+    "LTH": {
+        "lottery-ticket",
+        "learning-rate-rewinding",
+        "lamp",
+        "mask-criteria",
+        "reinitialised-ticket",
+        "ticket-sanity-check",
+        "ticket-transfer",
+        "bert-ticket",
+    },
     "PaI (sparse training)": {"snip"},
     "PaI (sparse selection)": {"edge-popup"},
     "DST": {"rigl"},

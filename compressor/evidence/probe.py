@@ -34,6 +34,8 @@ class Probe:
         counter: counts operations.
         data: training and test examples, or None.
         tape: reads a recorded state (``initial``, ``step-N``) as arrays by name.
+        fresh: draws the whole network again, with a seed for each number given: its state by name.
+        trained: the space's weights as they were when the last mask was chosen; empty where no mask was.
         evidence: what the last selection gathered, by kind.
         flops: operations that gathering cost, to be charged.
     """
@@ -49,6 +51,8 @@ class Probe:
     counter: Counter
     data: Dataset | None
     tape: Callable[[str], Mapping[str, Array]]
+    fresh: Callable[[int], Mapping[str, Array]]
+    trained: Mapping[str, Array] = field(default_factory=dict)
     evidence: Mapping[str, Mapping[str, Array]] = field(default_factory=dict)
     flops: int = 0
 

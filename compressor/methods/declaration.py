@@ -109,6 +109,7 @@ class Method:
             in order, before anything is trained.
         resurrects: whether a later round of an iterative schedule may keep a weight that an earlier one removed; the
             weights are then set back to the dense ones before each round.
+        spares_head: whether the last prunable tensor, the task's head, stays dense and out of the count.
         reasons: why a structure, allocation or schedule that exists is not allowed here, by its name; where none is
             given, the paradigm's general one stands (see ``choices``).
     """
@@ -136,6 +137,7 @@ class Method:
     plan: str = "standard"
     transforms: tuple[str, ...] = ()
     resurrects: bool = False
+    spares_head: bool = False
     reasons: Mapping[str, str] = field(default_factory=dict)
 
     @property

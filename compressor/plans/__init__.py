@@ -12,10 +12,16 @@ from ..methods import Method
 from ..settings import PruneRecipe
 from .stages import Change, Record, Rewind, Select, Stage, Train
 from .standard import standard
+from .tickets import learning_rate_rewinding, ticket_check, ticket_transfer
 
 __all__ = ["PLANS", "Change", "Record", "Rewind", "Select", "Stage", "Train", "make_plan"]
 
-PLANS: dict[str, Callable[[PruneRecipe, Method, float], list[Stage]]] = {"standard": standard}
+PLANS: dict[str, Callable[[PruneRecipe, Method, float], list[Stage]]] = {
+    "standard": standard,
+    "learning-rate-rewinding": learning_rate_rewinding,
+    "ticket-check": ticket_check,
+    "ticket-transfer": ticket_transfer,
+}
 
 
 def make_plan(recipe: PruneRecipe, method: Method, sparsity: float) -> list[Stage]:

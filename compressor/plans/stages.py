@@ -25,6 +25,8 @@ class Train:
         dynamics: what becomes of the mask: an entry of ``DYNAMICS``.
         first_step: 0, or the step that the weights were set back to.
         record_step: the step before which the state goes on the tape, or None.
+        data: another data source than the run's, or None.
+        view: an entry of ``VIEWS``, the corruption of that data, or None.
     """
 
     title: str
@@ -32,6 +34,8 @@ class Train:
     dynamics: str
     first_step: int = 0
     record_step: int | None = None
+    data: str | None = None
+    view: str | None = None
 
 
 @dataclass(frozen=True)

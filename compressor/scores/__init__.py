@@ -13,8 +13,10 @@ from typing import Any
 from ...errors import unknown_name
 from ...files import Array
 from .gradient import saliency
+from .layer_adaptive import layer_adaptive_magnitude
 from .magnitude import magnitude
 from .random import random
+from .ticket_criteria import ticket_criterion
 
 __all__ = ["SCORES", "Score", "ScoreInputs", "find_score", "magnitude", "random", "saliency"]
 
@@ -59,6 +61,25 @@ SCORES: dict[str, Score] = {
         lambda given: saliency(given.weights, given.evidence["gradients"]),
         ("gradients",),
         "|w dL/dw| / sum |w dL/dw|",
+    ),
+    "layer-adaptive-magnitude": Score(
+        lambda given: layer_adaptive_magnitude(given.weights), (), "w^2 / sum of the w^2 of its layer not below it"
+    ),
+    "ticket-criterion": Score(
+        lambda given: ticket_criterion(
+            given.evidence["initial-weights"], given.weights, given.options["criterion"], given.options["condition"]
+        ),
+        ("initial-weights",),
+        "option criterion, of w_0 and w_T",
+    ),
+    "sanity-check": Score(
+        lambda given: (
+            ticket_criterion(given.weights, given.weights, "small_final")
+            if given.options["check"] == "invert"
+            else magnitude(given.weights)
+        ),
+        (),
+        "|w|; -|w| where the option check is invert",
     ),
     "random": Score(
         lambda given: random({name: w.shape for name, w in given.weights.items()}, given.seed, given.draw),

@@ -66,3 +66,28 @@ class FrozenPart(StaticMask):
         with torch.no_grad():
             for name, weight in self._weights.items():
                 weight[~self.masks[name]] = self._frozen[name]
+
+
+class PartlyFrozen(FrozenPart):
+    """Training of some kept weights; the other kept ones stay as they are, and what no mask keeps stays zero.
+
+    Args:
+        module: the network; weights outside the masks are zero.
+        masks: what computes.
+        fixed: what computes and is not trained, within the masks; a tensor that is not named is trained whole.
+        settings: of the training.
+        flops: counts an example's operations from the masks of what is trained.
+    """
+
+    def __init__(
+        self, module: nn.Module, masks: Masks, fixed: Masks, settings: TrainSettings, flops: FlopCounter = no_cost
+    ) -> None:
+        trained = {name: mask & ~fixed[name] if name in fixed else mask for name, mask in masks.items()}
+        super().__init__(module, trained, settings, flops)
+        self._whole = {name: mask.to(self.masks[name].device) for name, mask in masks.items()}
+        self.flops_per_example = self._count_flops(self._whole)
+
+    def finish(self) -> None:
+        """Write the fixed values once more, and show the masks of what computes."""
+        super().finish()
+        self.masks = self._whole

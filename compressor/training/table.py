@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -15,7 +15,7 @@ from ..rule import MaskRule
 from ..settings import TrainSettings
 from .dynamics import Dynamics, Masks
 from .edge_popup import EdgePopup
-from .frozen import FrozenPart
+from .frozen import FrozenPart, PartlyFrozen
 from .gradual import GradualMask
 from .rigl import RigL
 from .static import StaticMask
@@ -35,6 +35,7 @@ class Context:
         options: the method's own.
         seed: the run's.
         counter: counts operations.
+        fixed: by weight name, entries within the mask that are not trained.
     """
 
     module: nn.Module
@@ -46,6 +47,7 @@ class Context:
     options: Mapping[str, Any]
     seed: int
     counter: Counter
+    fixed: Mapping[str, BoolArray] = field(default_factory=dict)
 
     @property
     def chosen(self) -> MaskRule:
@@ -69,6 +71,11 @@ def _static(context: Context) -> Dynamics:
 
 def _frozen(context: Context) -> Dynamics:
     return FrozenPart(context.module, context.torch_masks(), context.settings, context.counter.frozen_step)
+
+
+def _partly_frozen(context: Context) -> Dynamics:
+    fixed = {name: torch.from_numpy(mask.copy()) for name, mask in context.fixed.items()}
+    return PartlyFrozen(context.module, context.torch_masks(), fixed, context.settings, context.counter.masked_step)
 
 
 def _gradual(context: Context) -> Dynamics:
@@ -110,6 +117,7 @@ DYNAMICS: dict[str, Callable[[Context], Dynamics]] = {
     "none": _none,
     "static": _static,
     "frozen": _frozen,
+    "partly-frozen": _partly_frozen,
     "gradual": _gradual,
     "rigl": _rigl,
     "selected": _selected,

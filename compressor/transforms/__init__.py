@@ -28,10 +28,12 @@ class Outcome:
     Attributes:
         masks: every mask anew, by weight name; None leaves them.
         weights: new values of parameters or buffers by name, in their dense shapes; those not named stay.
+        fixed: by weight name, entries within the mask that are not trained from here on; None leaves them.
     """
 
     masks: Mapping[str, BoolArray] | None = None
     weights: Mapping[str, Array] | None = None
+    fixed: Mapping[str, BoolArray] | None = None
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,36 @@ class Transform:
     summary: str
 
 
-TRANSFORMS: dict[str, Transform] = {}
+def _kept_weights(probe: Probe) -> Outcome:
+    from .kept_weights import kept_weights
+
+    return kept_weights(probe)
+
+
+def _fresh_classifier(probe: Probe) -> Outcome:
+    from .kept_weights import fresh_classifier
+
+    return fresh_classifier(probe)
+
+
+def _pruned_weights(probe: Probe) -> Outcome:
+    from .pruned_weights import pruned_weights
+
+    return pruned_weights(probe)
+
+
+def _sanity_check(probe: Probe) -> Outcome:
+    from .checks import sanity_check
+
+    return sanity_check(probe)
+
+
+TRANSFORMS: dict[str, Transform] = {
+    "kept-weights": Transform(_kept_weights, (), "option kept: rewind, draw again, sign, sign x sigma, shuffle"),
+    "pruned-weights": Transform(_pruned_weights, (), "option pruned: zero, frozen at the start, or one or the other"),
+    "sanity-check": Transform(_sanity_check, (), "option check: shuffled mask or weights, other initialisation"),
+    "fresh-classifier": Transform(_fresh_classifier, (), "the last layer drawn again"),
+}
 
 
 def find_transform(name: str) -> Transform:

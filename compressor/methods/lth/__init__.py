@@ -1,6 +1,16 @@
 """Lottery tickets (LTH): the mask of a trained network on the weights of an early moment, trained again."""
 
 from ..declaration import Method
-from .tickets import LOTTERY_TICKET
+from .studies import MASK_CRITERIA, REINITIALISED_TICKET, TICKET_CHECK, TICKET_TRANSFER
+from .tickets import LAMP, LEARNING_RATE_REWINDING, LOTTERY_TICKET, PRETRAINED_TICKET
 
-METHODS: tuple[Method, ...] = (LOTTERY_TICKET,)
+METHODS: tuple[Method, ...] = (
+    LOTTERY_TICKET,
+    LEARNING_RATE_REWINDING,
+    LAMP,
+    MASK_CRITERIA,
+    REINITIALISED_TICKET,
+    TICKET_CHECK,
+    TICKET_TRANSFER,
+    PRETRAINED_TICKET,
+)

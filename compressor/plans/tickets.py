@@ -1,0 +1,70 @@
+"""Plans of lottery tickets that are not find, rewind, train again.
+
+    learning-rate-rewinding   train, then a round for each level: select, train on from the kept weights with the
+                              schedule set back
+    ticket-check              find the ticket (on data that may be corrupted), change it once, train it
+    ticket-transfer           find the ticket on other data or with another optimiser, train it on the run's own
+
+Pure: no file, no network; the same recipe gives the same plan.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import msgspec
+
+from ...errors import UsageError
+from ..methods import Method
+from ..settings import PruneRecipe
+from .stages import Change, Rewind, Select, Stage, Train
+from .standard import levels_of, standard, suffix_of, trainings
+
+
+def learning_rate_rewinding(recipe: PruneRecipe, method: Method, sparsity: float) -> list[Stage]:
+    """Return the stages of Renda et al. 2020: weights are kept, the learning rate starts again at ``rewind_step``."""
+    stages: list[Stage] = trainings(Train("training", recipe.train, "none"))
+    levels = levels_of(recipe, sparsity)
+    for number, level in enumerate(levels):
+        suffix = suffix_of(number, levels)
+        stages.append(Select(f"mask{suffix}", str(method.score), level, number))
+        retraining = Train(f"retraining{suffix}", recipe.train, method.dynamics, recipe.options["rewind_step"])
+        stages += trainings(retraining)
+    return stages
+
+
+def ticket_check(recipe: PruneRecipe, method: Method, sparsity: float) -> list[Stage]:
+    """Return the standard stages with the transforms in the last round only, and corrupted data in all but the last."""
+    stages = standard(recipe, replace(method, transforms=()), sparsity)
+    check = recipe.options["check"]
+    view = check if check in ("random-labels", "shuffled-pixels") else None
+    last = max(number for number, stage in enumerate(stages) if isinstance(stage, Rewind))
+    searched = [replace(stage, view=view) if isinstance(stage, Train) else stage for stage in stages[: last + 1]]
+    number = sum(isinstance(stage, Select) for stage in stages) - 1
+    changes: list[Stage] = [Change(name, name, sparsity, number) for name in method.transforms]
+    return [*searched, *changes, *stages[last + 1 :]]
+
+
+def ticket_transfer(recipe: PruneRecipe, method: Method, sparsity: float) -> list[Stage]:
+    """Return the stages of Morcos et al. 2019: every training but the last is on the source task."""
+    source = recipe.options["source_data"] or None
+    optimiser = recipe.options["source_optimiser"] or recipe.train.optimiser
+    if source is None and optimiser == recipe.train.optimiser:
+        raise UsageError(
+            "a ticket is transferred from other data or another optimiser; give the option source_data (for example "
+            "npz:FILE) or source_optimiser."
+        )
+    stages = standard(recipe, replace(method, transforms=()), sparsity)
+    last = max(number for number, stage in enumerate(stages) if isinstance(stage, Rewind))
+    settings = msgspec.structs.replace(recipe.train, optimiser=optimiser)
+    moved: list[Stage] = [
+        replace(stage, settings=settings, data=source) if isinstance(stage, Train) else stage
+        for stage in stages[: last + 1]
+    ]
+    # Without another task the classifier is the same one.
+    names = method.transforms if source is not None else ()
+    rounds = sum(isinstance(stage, Select) for stage in stages) - 1
+    changes: list[Stage] = [Change(name, name, sparsity, rounds) for name in names]
+    step = recipe.options["rewind_step"]
+    final = trainings(Train("training on the target", recipe.train, method.dynamics, first_step=step))
+    return [*moved, *changes, *final]

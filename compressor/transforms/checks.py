@@ -1,0 +1,49 @@
+"""Sanity checks of a mask: what is left of a ticket when only its layer densities are, or only its places.
+
+Sources: Su et al., Sanity-Checking Pruning Methods: Random Tickets can Win the Jackpot, NeurIPS 2020; Frankle et al.,
+Pruning Neural Networks at Initialization: Why Are We Missing the Mark?, ICLR 2021.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from ...models.seeding.shuffle import permutation
+from ..evidence.probe import Probe
+from ..mask import BoolArray
+from ..training.tape import step_label
+from . import Outcome
+
+# ``invert`` is a matter of the score, and the corrupted data one of the training: none of them changes a finished mask.
+CHECKS = ("shuffle-mask", "shuffle-weights", "reinitialise", "invert", "random-labels", "shuffled-pixels")
+
+
+def shuffled_masks(masks: Mapping[str, BoolArray], seed: int) -> dict[str, BoolArray]:
+    """Return each mask with its entries in a random order: the count of every tensor stays."""
+    return {
+        name: mask.reshape(-1)[permutation(seed, f"{name}/shuffled-mask", mask.size)].reshape(mask.shape)
+        for name, mask in masks.items()
+    }
+
+
+def sanity_check(probe: Probe) -> Outcome:
+    """Apply the option ``check`` to the final mask or to the weights under it."""
+    check = probe.options["check"]
+    early = probe.tape(step_label(probe.options["rewind_step"]))
+    if check == "shuffle-mask":
+        return Outcome(
+            masks=shuffled_masks(probe.masks, probe.seed), weights={name: early[name] for name in probe.masks}
+        )
+    if check == "shuffle-weights":
+        return Outcome(
+            weights={
+                name: early[name]
+                .reshape(-1)[permutation(probe.seed, f"{name}/shuffled-weights", early[name].size)]
+                .reshape(early[name].shape)
+                for name in probe.names
+            }
+        )
+    if check == "reinitialise":
+        fresh = probe.fresh(probe.draw)
+        return Outcome(weights={name: fresh[name] for name in probe.names})
+    return Outcome()
