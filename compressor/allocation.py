@@ -13,6 +13,7 @@ from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
 from ..errors import UsageError, near_miss, unknown_name
+from .smart_ratio import smart_ratio
 from .structure import Element, Groups, NofM, Structure
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ Quota = int | dict[str, int]
 # What a recipe may write: a name, or a density for each tensor (names or globs).
 Allocation = str | Mapping[str, float]
 
-ALLOCATIONS = ("global", "uniform", "erdos-renyi", "erdos-renyi-kernel")
+ALLOCATIONS = ("global", "uniform", "erdos-renyi", "erdos-renyi-kernel", "smart-ratio", "smart-ratio-vgg")
 
 
 def kept_count(total: int, sparsity: float) -> int:
@@ -148,10 +149,20 @@ def _erk(tensors: Sequence[PrunableTensor], sparsity: float) -> list[float]:
     return erdos_renyi([t.shape for t in tensors], sparsity, kernel=True)[1]
 
 
+def _smart(tensors: Sequence[PrunableTensor], sparsity: float) -> list[float]:
+    return smart_ratio([t.kind for t in tensors], [t.size for t in tensors], sparsity, vgg=False)
+
+
+def _smart_vgg(tensors: Sequence[PrunableTensor], sparsity: float) -> list[float]:
+    return smart_ratio([t.kind for t in tensors], [t.size for t in tensors], sparsity, vgg=True)
+
+
 _DENSITIES: dict[str, Callable[[Sequence[PrunableTensor], float], list[float]]] = {
     "uniform": _uniform,
     "erdos-renyi": _er,
     "erdos-renyi-kernel": _erk,
+    "smart-ratio": _smart,
+    "smart-ratio-vgg": _smart_vgg,
 }
 
 

@@ -234,10 +234,14 @@ class Engine:
         with readable_errors(self.device):
             self.evidence = {kind: EVIDENCE[kind].gather(probe) for kind in score.evidence}
         self.totals.search_flops += probe.flops
-        given = ScoreInputs(probe.weights(), self.evidence, self.recipe.seed, stage.number, self.recipe.options)
         within = self._trained_masks() if stage.within and self.masks else None
         units = self._unit_evidence(stage.number)
-        self.masks = rule.select(score.compute(given), stage.sparsity, within, units)
+
+        def choose(scores: Mapping[str, Array]) -> dict[str, BoolArray]:
+            return rule.select(scores, stage.sparsity, within, units)
+
+        given = ScoreInputs(probe.weights(), self.evidence, self.recipe.seed, stage.number, self.recipe.options, choose)
+        self.masks = choose(score.compute(given))
         self.fixed = {}
         if self.method.transforms:
             self.trained = {name: weight.copy() for name, weight in given.weights.items()}
@@ -291,6 +295,7 @@ class Engine:
             self.data,
             self.tape.read,
             self._fresh,
+            self.source.example_inputs,
             self.trained,
             self.evidence,
         )

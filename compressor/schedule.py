@@ -60,6 +60,37 @@ def exponential(sparsity: float, rounds: int) -> list[float]:
     return [1 - (1 - sparsity) ** (k / rounds) for k in range(1, rounds)] + [sparsity]
 
 
+def linear(sparsity: float, rounds: int) -> list[float]:
+    """Return the sparsity after each of ``rounds`` rounds that all remove equally many weights: p k / rounds.
+
+    Source: de Jorge et al. 2021 (FORCE), the other of its two schedules.
+
+    Raises:
+        UsageError: fewer than one round.
+    """
+    if rounds < 1:
+        raise UsageError(f"iterative pruning needs at least one round, not {rounds}.")
+    return [sparsity * k / rounds for k in range(1, rounds)] + [sparsity]
+
+
+def ladder(sparsity: float, rounds: int) -> list[float]:
+    """Return p - (p - 1/2) / 2**i for i = 0 .. rounds - 2, then p: the first step removes half of the weights.
+
+    Source: Verdenius et al. 2020 (SNIP-it). Half and less is reached in one step.
+
+    Raises:
+        UsageError: fewer than one round.
+    """
+    if rounds < 1:
+        raise UsageError(f"iterative pruning needs at least one round, not {rounds}.")
+    if sparsity <= 0.5:
+        return one_shot(sparsity)
+    return [sparsity - (sparsity - 0.5) / 2**i for i in range(rounds - 1)] + [sparsity]
+
+
+SPACINGS = {"exponential": exponential, "linear": linear, "ladder": ladder}
+
+
 def iterative(sparsity: float, rounds: int | None, rate: float = 0.2) -> list[float]:
     """Return the levels of an iterative schedule: exponential when ``rounds`` is given, else geometric at ``rate``."""
     return geometric(sparsity, rate) if rounds is None else exponential(sparsity, rounds)

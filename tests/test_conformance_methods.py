@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from sparsepack.compressor.allocation import ALLOCATIONS
 from sparsepack.compressor.checkpoint import SparseCheckpoint
 from sparsepack.compressor.methods import METHODS, Method
 from sparsepack.compressor.pipeline import prune
@@ -74,7 +75,7 @@ REFUSED = [
     for name, method in METHODS.items()
     for kind, choices, allowed in (
         ("structure", STRUCTURES, method.structures),
-        ("allocation", ("global", "uniform", "erdos-renyi", "erdos-renyi-kernel", "explicit"), method.allocations),
+        ("allocation", (*ALLOCATIONS, "explicit"), method.allocations),
         ("schedule", ("one-shot", "iterative", "gradual"), method.schedules),
     )
     for choice in choices

@@ -9,6 +9,8 @@ import torch
 from torch import nn
 
 from sparsepack.compressor.allocation import allocate
+from sparsepack.compressor.evidence import EVIDENCE
+from sparsepack.compressor.methods import METHODS
 from sparsepack.compressor.scores import SCORES, ScoreInputs, find_score, magnitude, random, saliency
 from sparsepack.compressor.selection import select
 from sparsepack.compressor.space import make_space
@@ -190,9 +192,13 @@ def test_random_masks_under_global_allocation_are_spread_evenly() -> None:
 
 def test_the_table_takes_what_it_says() -> None:
     weights = {"w": np.array([[1.0, -2.0], [3.0, -4.0]], np.float32)}
-    inputs = ScoreInputs(weights, {"gradients": {"w": np.ones((2, 2), np.float32)}}, seed=1, draw=2)
+    found = {kind: {"w": np.full((2, 2), 0.5, np.float32)} for kind in EVIDENCE}
+    options = {option.name: option.default for method in METHODS.values() for option in method.options}
+    inputs = ScoreInputs(
+        weights, found, seed=1, draw=2, options=options, select=lambda scores: {"w": scores["w"] > scores["w"].mean()}
+    )
     for name, score in SCORES.items():
-        bare = ScoreInputs(weights, seed=1, draw=2)
+        bare = ScoreInputs(weights, seed=1, draw=2, options=options)
         result = score.compute(inputs if score.evidence else bare)
         assert result["w"].shape == (2, 2), name
     np.testing.assert_array_equal(SCORES["random"].compute(inputs)["w"], random({"w": (2, 2)}, 1, 2)["w"])

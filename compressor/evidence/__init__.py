@@ -41,6 +41,24 @@ def _gradients(probe: Probe) -> Mapping[str, Array]:
     return loss_gradients(probe)
 
 
+def _flow(probe: Probe) -> Mapping[str, Array]:
+    from .flow import absolute_flow
+
+    return absolute_flow(probe)
+
+
+def _squared_flow(probe: Probe) -> Mapping[str, Array]:
+    from .flow import squared_flow
+
+    return squared_flow(probe)
+
+
+def _hessian_gradient(probe: Probe) -> Mapping[str, Array]:
+    from .hessian_gradient import hessian_gradient
+
+    return hessian_gradient(probe)
+
+
 def _initial_weights(probe: Probe) -> Mapping[str, Array]:
     return probe.recorded("initial")
 
@@ -48,6 +66,11 @@ def _initial_weights(probe: Probe) -> Mapping[str, Array]:
 EVIDENCE: dict[str, Evidence] = {
     "gradients": Evidence(
         _gradients, ("data", "labels", "gradients"), "dL/dw of the cross-entropy, signed, summed over batches"
+    ),
+    "flow": Evidence(_flow, ("gradients",), "dR/d|w|, what flows through each weight of the absolute network"),
+    "squared-flow": Evidence(_squared_flow, ("gradients",), "dR/d(w^2), the same of the network of squares"),
+    "hessian-gradient": Evidence(
+        _hessian_gradient, ("data", "labels", "gradients"), "the Hessian of the cross-entropy times its gradient"
     ),
     "initial-weights": Evidence(_initial_weights, (), "the weights before the first step, from the tape"),
 }

@@ -28,6 +28,7 @@ def loss_gradients(probe: Probe) -> dict[str, Array]:
         batch_size=probe.options["batch_size"],
         mode=probe.options["mode"],
         seed=probe.seed,
+        epoch=probe.draw,
         device=probe.device,
     )
     probe.charge(examples)
@@ -44,12 +45,13 @@ def accumulate_gradients(
     mode: str,
     seed: int,
     device: torch.device,
+    epoch: int = 0,
 ) -> tuple[dict[str, Array], int]:
     """Return the gradients of the cross-entropy with respect to some weights, with their signs, summed over batches.
 
     Args:
         module: the network.
-        data: the first batches of its first training epoch are used.
+        data: the first batches of one of its training epochs are used.
         names: the weights.
         batches: how many batches.
         batch_size: examples in each.
@@ -57,6 +59,7 @@ def accumulate_gradients(
             in both (Lee et al. 2019).
         seed: the run's seed.
         device: where the network is.
+        epoch: which epoch; the rounds of an iterative schedule look at examples of their own.
 
     Returns:
         the gradients by name (missing where the loss does not reach), and the number of examples they cost.
@@ -67,7 +70,7 @@ def accumulate_gradients(
     wanted = [parameters[name] for name in names]
     sums: list[torch.Tensor | None] = [None] * len(wanted)
     examples = 0
-    drawn = data.batches("train", batch_size, seed=seed, epoch=0, shuffle=True, device=device)
+    drawn = data.batches("train", batch_size, seed=seed, epoch=epoch, shuffle=True, device=device)
     with scoring_mode(module, mode):
         for inputs, labels in islice(drawn, batches):
             loss = F.cross_entropy(module(inputs), labels)

@@ -35,6 +35,7 @@ class Probe:
         data: training and test examples, or None.
         tape: reads a recorded state (``initial``, ``step-N``) as arrays by name.
         fresh: draws the whole network again, with a seed for each number given: its state by name.
+        examples: draws example inputs for a batch of the given size, on the CPU.
         trained: the space's weights as they were when the last mask was chosen; empty where no mask was.
         evidence: what the last selection gathered, by kind.
         flops: operations that gathering cost, to be charged.
@@ -52,6 +53,7 @@ class Probe:
     data: Dataset | None
     tape: Callable[[str], Mapping[str, Array]]
     fresh: Callable[[int], Mapping[str, Array]]
+    examples: Callable[[int], tuple[torch.Tensor, ...]]
     trained: Mapping[str, Array] = field(default_factory=dict)
     evidence: Mapping[str, Mapping[str, Array]] = field(default_factory=dict)
     flops: int = 0

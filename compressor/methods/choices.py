@@ -25,6 +25,8 @@ _GENERAL_REASONS = {
     "uniform": "the density of each layer follows from its rule",
     "erdos-renyi": "the density of each layer follows from its rule",
     "erdos-renyi-kernel": "the density of each layer follows from its rule",
+    "smart-ratio": "the paper's formula of layer densities is for random tickets",
+    "smart-ratio-vgg": "the paper's formula of layer densities is for random tickets",
     "explicit": "the density of each layer follows from its rule",
     "one-shot": "its mask comes about in several steps",
     "iterative": "its mask is found in one step",

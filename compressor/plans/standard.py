@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from ...errors import UsageError
 from ..methods import Method
-from ..schedule import iterative, one_shot
+from ..schedule import SPACINGS, iterative, one_shot
 from ..scores import find_score
 from ..settings import PruneRecipe
 from ..training.tape import INITIAL, step_label
@@ -49,11 +49,14 @@ def standard(recipe: PruneRecipe, method: Method, sparsity: float) -> list[Stage
 def levels_of(recipe: PruneRecipe, sparsity: float) -> list[float]:
     """Return the sparsity after each round: one for one-shot; for iterative, equal shares of what is left.
 
-    The number of rounds is the recipe's, else the method's option ``rounds``, else what its ``rate`` takes.
+    The number of rounds is the recipe's, else the method's option ``rounds``, else what its ``rate`` takes; an option
+    ``spacing`` names another rule for the levels between.
     """
     if recipe.schedule != "iterative":
         return one_shot(sparsity)
     rounds = recipe.rounds or recipe.options.get("rounds")
+    if rounds and "spacing" in recipe.options:
+        return SPACINGS[recipe.options["spacing"]](sparsity, rounds)
     # At sparsity 0 no round removes anything; the mask that keeps everything is selected all the same.
     return iterative(sparsity, rounds, recipe.options.get("rate", 0.2)) or one_shot(sparsity)
 

@@ -12,9 +12,12 @@ from typing import Any
 
 from ...errors import unknown_name
 from ...files import Array
+from ..mask import BoolArray
+from .cops import controlled, mixed
 from .gradient import saliency
 from .layer_adaptive import layer_adaptive_magnitude
 from .magnitude import magnitude
+from .products import gradient_norm_preservation, grasp, loss_preservation, path_norm, synflow
 from .random import random
 from .ticket_criteria import ticket_criterion
 
@@ -31,6 +34,7 @@ class ScoreInputs:
         seed: the run's seed.
         draw: the number of the pruning round.
         options: the method's own settings.
+        select: from scores to the masks that they would give now; for scores that weigh a whole mask.
     """
 
     weights: Mapping[str, Array]
@@ -38,6 +42,13 @@ class ScoreInputs:
     seed: int = 0
     draw: int = 0
     options: Mapping[str, Any] = field(default_factory=dict)
+    select: Callable[[Mapping[str, Array]], Mapping[str, BoolArray]] | None = None
+
+    def masks_of(self, scores: Mapping[str, Array]) -> Mapping[str, BoolArray]:
+        """Return the masks that ``scores`` would give."""
+        if self.select is None:
+            raise ValueError("this score weighs whole masks and needs a way to select")
+        return self.select(scores)
 
 
 @dataclass(frozen=True)
@@ -53,6 +64,14 @@ class Score:
     compute: Callable[[ScoreInputs], dict[str, Array]]
     evidence: tuple[str, ...]
     summary: str
+
+
+def _cops(given: ScoreInputs) -> dict[str, Array]:
+    first = saliency(given.weights, given.evidence["gradients"])
+    second = grasp(given.weights, given.evidence["hessian-gradient"])
+    if given.options["control"] == 0:
+        return mixed(first, second, given.options["mix"])
+    return controlled(first, second, given.options["control"], given.masks_of)
 
 
 SCORES: dict[str, Score] = {
@@ -86,6 +105,37 @@ SCORES: dict[str, Score] = {
         (),
         "uniform in [0, 1), from the seed",
     ),
+    "force": Score(
+        lambda given: saliency(given.evidence["initial-weights"], given.evidence["gradients"]),
+        ("initial-weights", "gradients"),
+        "|w_0 dL/dw| / sum |w_0 dL/dw|, gradients of the masked network and weights of the dense one",
+    ),
+    "synflow": Score(
+        lambda given: synflow(given.weights, given.evidence["flow"]),
+        ("flow",),
+        "|w| dR/d|w|, R the output of the network of absolute values on ones",
+    ),
+    "path-norm": Score(
+        lambda given: path_norm(given.weights, given.evidence["squared-flow"]),
+        ("squared-flow",),
+        "w^2 dR/d(w^2), R the output of the network of squares on ones",
+    ),
+    "grasp": Score(
+        lambda given: grasp(given.weights, given.evidence["hessian-gradient"]),
+        ("hessian-gradient",),
+        "w Hg / sum |w Hg|, signed",
+    ),
+    "gradient-norm-preservation": Score(
+        lambda given: gradient_norm_preservation(given.weights, given.evidence["hessian-gradient"]),
+        ("hessian-gradient",),
+        "|w Hg| / sum |w Hg|",
+    ),
+    "loss-preservation": Score(
+        lambda given: loss_preservation(given.weights, given.evidence["gradients"]),
+        ("gradients",),
+        "|dL/dw| w^2 / sum",
+    ),
+    "cops": Score(_cops, ("gradients", "hessian-gradient"), "mix of the scores of snip and grasp"),
 }
 
 

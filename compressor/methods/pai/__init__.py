@@ -1,6 +1,23 @@
 """Pruning at initialization, sparse training (PaI): mask and weights come from the untrained network."""
 
 from ..declaration import Method
+from .controls import MAGNITUDE_AT_INIT, RANDOM_AT_INIT
+from .curvature import COPS, GRADIENT_NORM, GRASP, LOSS_PRESERVATION
+from .flow import SYNFLOW, SYNFLOW_L2
+from .rounds import FORCE, ITERATIVE_SNIP, SNIP_IT
 from .sensitivity import SNIP
 
-METHODS: tuple[Method, ...] = (SNIP,)
+METHODS: tuple[Method, ...] = (
+    RANDOM_AT_INIT,
+    MAGNITUDE_AT_INIT,
+    SNIP,
+    ITERATIVE_SNIP,
+    FORCE,
+    SNIP_IT,
+    LOSS_PRESERVATION,
+    GRADIENT_NORM,
+    GRASP,
+    COPS,
+    SYNFLOW,
+    SYNFLOW_L2,
+)
