@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import struct
 import tempfile
@@ -128,25 +129,29 @@ def write_safetensors(path: Path, tensors: Mapping[str, Array], metadata: Any) -
     Tensors are laid out in the mapping's order, aligned to 8 bytes as the format asks, so equal input gives equal
     bytes. (The library writes several metadata keys in random order; one key and our own 20 lines keep it fixed.)
     """
+    header = safetensors_header({name: (a.dtype.name, np.shape(a)) for name, a in tensors.items()}, metadata)
+    with atomic_path(path) as temporary, temporary.open("wb") as stream:
+        stream.write(header)
+        for array in tensors.values():
+            stream.write(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+
+
+def safetensors_header(tensors: Mapping[str, tuple[str, tuple[int, ...]]], metadata: Any) -> bytes:
+    """Return what stands before the tensors' bytes, which follow in the mapping's order without holes.
+
+    Args:
+        tensors: dtype name and shape of each.
+        metadata: becomes canonical JSON under the one metadata key.
+    """
     header: dict[str, Any] = {"__metadata__": {METADATA_KEY: canonical_json(metadata).decode()}}
     offset = 0
-    blocks: list[Array] = []
-    for name, array in tensors.items():
-        block = np.ascontiguousarray(array)
-        blocks.append(block)
-        header[name] = {
-            "dtype": _CODES[block.dtype.name],
-            "shape": list(np.shape(array)),
-            "data_offsets": [offset, offset + block.nbytes],
-        }
-        offset += block.nbytes
+    for name, (dtype, shape) in tensors.items():
+        end = offset + math.prod(shape) * numpy_dtype(dtype).itemsize
+        header[name] = {"dtype": _CODES[dtype], "shape": list(shape), "data_offsets": [offset, end]}
+        offset = end
     encoded = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
     encoded += b" " * (-len(encoded) % 8)
-    with atomic_path(path) as temporary, temporary.open("wb") as stream:
-        stream.write(struct.pack("<Q", len(encoded)))
-        stream.write(encoded)
-        for block in blocks:
-            stream.write(block.reshape(-1).view(np.uint8).data)
+    return struct.pack("<Q", len(encoded)) + encoded
 
 
 class TensorFile:

@@ -7,9 +7,13 @@ back. Frozen and selected tensors store no value that their seed draws again.
 
 from __future__ import annotations
 
+import math
 import struct
+import tempfile
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 import msgspec
 import numpy as np
@@ -17,7 +21,7 @@ import numpy as np
 from ..compressor.checkpoint import SparseCheckpoint
 from ..compressor.mask import BoolArray
 from ..errors import FileFormatError
-from ..files import Array, TensorFile, numpy_dtype, refuse_existing, write_safetensors
+from ..files import Array, TensorFile, atomic_path, numpy_dtype, refuse_existing, safetensors_header
 from .codecs import CODED, POSITIONS, SEEDED, VALUES, Layout
 from .codecs.coded import POOLED, decode_coded, encode_coded
 from .codecs.deflate import deflate, inflate
@@ -33,6 +37,8 @@ FORMAT = "packed"
 VERSION = 1
 _BLOB = "packed"
 _PREFIX = struct.Struct("<II")
+_CHECKSUM = struct.Struct("<I")
+_CHUNK = 2**20
 # As much of a SHA-256 as a file keeps: enough against accidents, and no hash inside a file guards against intent.
 _DIGEST = 8
 # A manifest of more would describe a million tensors.
@@ -81,12 +87,28 @@ def write_packed(checkpoint: SparseCheckpoint, path: Path, *, values: str = "fp3
         UnsupportedError: a value does not fit the value type.
     """
     refuse_existing(path, force)
+    # The manifest stands first and is known last, so streams wait in a file: one tensor at a time is in memory.
+    with atomic_path(path) as temporary, tempfile.TemporaryFile(dir=path.parent) as streams:
+        front = _encode_all(checkpoint, values, streams)
+        size = len(front) + streams.tell()
+        checksum = zlib.crc32(front)
+        for chunk in _chunks(streams):
+            checksum = zlib.crc32(chunk, checksum)
+        shape = (_CHECKSUM.size + size,)
+        header = safetensors_header({_BLOB: ("uint8", shape)}, {"format": PREFIX + FORMAT, "version": VERSION})
+        with temporary.open("wb") as file:
+            file.writelines([header, _CHECKSUM.pack(checksum), front])
+            file.writelines(_chunks(streams))
+
+
+def _encode_all(checkpoint: SparseCheckpoint, values: str, streams: IO[bytes]) -> bytes:
+    """Write every tensor's streams, one after the other; return what stands between the checksum and them."""
     dense = sum(
-        t.record.alias_of is None
-        and int(np.prod(t.record.shape, dtype=np.int64)) * numpy_dtype(t.record.dtype).itemsize
-        for t in checkpoint.tensors.values()
+        math.prod(record.shape) * numpy_dtype(record.dtype).itemsize
+        for record in checkpoint.metadata.tensors
+        if record.alias_of is None
     )
-    described, digests, streams = [], [], []
+    described, digests = [], []
     error = 0.0
     pooled = False
     for part in parts(checkpoint, values):
@@ -97,16 +119,18 @@ def write_packed(checkpoint: SparseCheckpoint, path: Path, *, values: str = "fp3
             digests.append(bytes.fromhex(part.entry.sha256)[:_DIGEST])
         needs_seed = entry.parametrisation != "identity" or (entry.values or ("",))[0] == SEEDED
         described.append((entry, part.seed if needs_seed else None))
-        streams += pieces
+        streams.writelines(pieces)
         error = max(error, part.max_abs_error)
     lossy = None if parse_values(values, VALUE_TYPES).lossless else error
     manifest = describe(checkpoint.metadata, described, values=values, max_abs_error=lossy, chain=False)
     compressed = deflate(manifest_json(manifest), DICTIONARY)
-    body = b"".join([compressed, *digests, *streams])
-    head = struct.pack("<I", len(compressed))
-    blob = struct.pack("<I", zlib.crc32(body, zlib.crc32(head))) + head + body
-    metadata = {"format": PREFIX + FORMAT, "version": VERSION}
-    write_safetensors(path, {_BLOB: np.frombuffer(blob, np.uint8)}, metadata)
+    return b"".join([struct.pack("<I", len(compressed)), compressed, *digests])
+
+
+def _chunks(stream: IO[bytes]) -> Iterator[bytes]:
+    stream.seek(0)
+    while chunk := stream.read(_CHUNK):
+        yield chunk
 
 
 def _encode(part: Part, *, free: bool, with_table: bool) -> tuple[TensorEntry, list[bytes]]:
@@ -155,7 +179,7 @@ class PackedArtifact(ContainerArtifact):
             stream.seek(file.header_bytes)
             checksum, length = _PREFIX.unpack(stream.read(_PREFIX.size))
             found = zlib.crc32(struct.pack("<I", length))
-            while chunk := stream.read(1 << 20):
+            while chunk := stream.read(_CHUNK):
                 found = zlib.crc32(chunk, found)
         if found != checksum:
             raise FileFormatError(f"{file.path} is corrupt: its checksum differs from the one that was written.")

@@ -189,8 +189,8 @@ def _pool(checkpoint: SparseCheckpoint, kind: ValueType) -> Array | None:
         return None
     small: list[Array] = []
     for name, tensor in checkpoint.tensors.items():
-        count = tensor.kept if codes(tensor, kind) and tensor.record.dtype == "float32" else 0
-        if count > 0 and tensor.values is not None and _is_small(tensor.values.size, kind.bits):
+        coded = codes(tensor, kind) and tensor.record.dtype == "float32"
+        if coded and tensor.values is not None and _is_small(tensor.values.size, kind.bits):
             require_finite(name, tensor.values)
             small.append(tensor.values.reshape(-1))
     if len(small) < 2:

@@ -111,7 +111,8 @@ def exported(
         _require_from_file(path, format, values, model)
         what: Any = path
     else:
-        what = SparseCheckpoint.load(path)
+        # Networks larger than memory go through tensor by tensor where the format allows it.
+        what = SparseCheckpoint.load(path) if source or finetune_epochs else SparseCheckpoint.open(path)
         network = source_from_record(what.metadata.model, model) if source else None
     check_values(format, values)
     if data and not finetune_epochs:
