@@ -84,9 +84,15 @@ def engine_warnings(engine: Engine) -> list[str]:
         if name in masked
     ]
     if engine.rule is not None and engine.masks:
-        wanted = kept_count(engine.rule.space.total, engine.sparsity)
+        total = engine.rule.space.total
+        wanted = kept_count(total, engine.sparsity)
         missing = wanted - kept({name: engine.masks[name] for name in engine.rule.space.names})
-        if missing > 0:
+        if missing and not engine.method.exact:
+            warnings.append(
+                f"the sparsity came out as {1 - (wanted - missing) / total:.4f}; method '{engine.method.name}' finds it "
+                f"itself and was asked for {engine.sparsity:.4f}."
+            )
+        elif missing > 0:
             warnings.append(
                 f"structure {engine.recipe.structure} cannot keep exactly {wanted} weights; {missing} fewer stay."
             )

@@ -110,6 +110,8 @@ class Method:
         resurrects: whether a later round of an iterative schedule may keep a weight that an earlier one removed; the
             weights are then set back to the dense ones before each round.
         spares_head: whether the last prunable tensor, the task's head, stays dense and out of the count.
+        exact: whether the asked sparsity is met to the weight; False where it comes out of thresholds, penalties or
+            rounds of whole groups that the method itself counts, and is reported as it came.
         reasons: why a structure, allocation or schedule that exists is not allowed here, by its name; where none is
             given, the paradigm's general one stands (see ``choices``).
     """
@@ -138,6 +140,7 @@ class Method:
     transforms: tuple[str, ...] = ()
     resurrects: bool = False
     spares_head: bool = False
+    exact: bool = True
     reasons: Mapping[str, str] = field(default_factory=dict)
 
     @property
