@@ -89,8 +89,8 @@ def engine_warnings(engine: Engine) -> list[str]:
         missing = wanted - kept({name: engine.masks[name] for name in engine.rule.space.names})
         if missing and not engine.method.exact:
             warnings.append(
-                f"the sparsity came out as {1 - (wanted - missing) / total:.4f}; method '{engine.method.name}' finds it "
-                f"itself and was asked for {engine.sparsity:.4f}."
+                f"the sparsity came out as {1 - (wanted - missing) / total:.4f}: method '{engine.method.name}' finds "
+                f"it itself, and was asked for {engine.sparsity:.4f}."
             )
         elif missing > 0:
             warnings.append(
