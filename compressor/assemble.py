@@ -76,6 +76,7 @@ def recorded(recipe: PruneRecipe, threads: int) -> dict[str, Any]:
 def engine_warnings(engine: Engine) -> list[str]:
     """Return what the user should know about the result, in full sentences."""
     warnings = [] if engine.rule is None else list(engine.rule.space.warnings)
+    warnings += engine.warnings
     empty = "trains no weight" if engine.method.frozen else "keeps no weight, so nothing flows through it"
     masked = () if engine.rule is None else engine.rule.space.names
     warnings += [

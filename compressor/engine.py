@@ -83,6 +83,7 @@ class Engine:
     evidence: dict[str, Mapping[str, Array]] = field(default_factory=dict)
     fixed: dict[str, BoolArray] = field(default_factory=dict)
     trained: dict[str, Array] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         """Build the network and everything that follows from the recipe alone."""
@@ -154,6 +155,7 @@ class Engine:
         self.masks = {name: array.astype(np.bool_) for name, array in _part(tensors, "mask").items()}
         self.fixed = {name: array.astype(np.bool_) for name, array in _part(tensors, "fixed").items()}
         self.totals = Totals(**position.totals)  # type: ignore[arg-type]
+        self.warnings = list(position.warnings)
         self.folder.cut_log(position.log_bytes)
 
     def _train(
@@ -164,6 +166,8 @@ class Engine:
         tensors: Mapping[str, Array],
         interrupts: Interrupts,
     ) -> None:
+        # What the last selection looked at can be many copies of the weights.
+        self.evidence = {}
         data = self._stage_data(stage)
         trainer = self._trainer(stage, data)
         if stage.first_step > trainer.total_steps or (stage.record_step or 0) > trainer.total_steps:
@@ -183,6 +187,8 @@ class Engine:
             trainer.run(watch)
         if trainer.dynamics.masks:
             self.masks = {name: to_numpy(mask).copy() for name, mask in trainer.dynamics.masks.items()}
+        for label, found in trainer.dynamics.recordings().items():
+            self.tape.record(label, {name: to_numpy(tensor) for name, tensor in found.items()})
         self._account(stage, trainer)
         self._log(
             "stage",
@@ -240,7 +246,9 @@ class Engine:
         def choose(scores: Mapping[str, Array]) -> dict[str, BoolArray]:
             return rule.select(scores, stage.sparsity, within, units)
 
-        given = ScoreInputs(probe.weights(), self.evidence, self.recipe.seed, stage.number, self.recipe.options, choose)
+        given = ScoreInputs(
+            probe.weights(), self.evidence, self.recipe.seed, stage.number, self.recipe.options, choose, probe.unit_axes
+        )
         self.masks = choose(score.compute(given))
         self.fixed = {}
         if self.method.transforms:
@@ -277,6 +285,7 @@ class Engine:
             self.fixed = dict(outcome.fixed)
         if outcome.weights is not None:
             set_some(self.module, outcome.weights)
+        self.warnings += outcome.warnings
         if not self.method.frozen:
             self._zero_pruned()
         self._log_masks(stage.title)
@@ -341,7 +350,11 @@ class Engine:
         arrays |= {f"mask:{name}": mask.view(np.uint8) for name, mask in self.masks.items()}
         arrays |= {f"fixed:{name}": mask.view(np.uint8) for name, mask in self.fixed.items()}
         position = Position(
-            number, None if trainer is None else trainer.facts(), vars(self.totals).copy(), self.folder.log_size()
+            number,
+            None if trainer is None else trainer.facts(),
+            vars(self.totals).copy(),
+            self.folder.log_size(),
+            self.warnings,
         )
         self.snapshots.write(position, arrays)
 

@@ -22,7 +22,7 @@ from .rule import make_rule
 from .saliency import UnitEvidence
 from .scores import ScoreInputs, find_score
 from .settings import PruneRecipe
-from .structure import recorded_structure
+from .structure import Channel, recorded_structure
 
 
 def prune_onnx(recipe: PruneRecipe, source: OnnxSource, threads: int) -> SparseCheckpoint:
@@ -46,10 +46,13 @@ def prune_onnx(recipe: PruneRecipe, source: OnnxSource, threads: int) -> SparseC
         # Of what goes with coupled units, the file's layers do not hold norm entries.
         arrays |= source.constants([name for name in rule.names if name not in arrays])
         weights = {name: arrays[name] for name in rule.names}
+        whole = isinstance(rule.structure, Channel)
+        axes = {tensor.name: tensor.output_axis for tensor in rule.space.tensors if whole}
         for stage in make_plan(recipe, method, sparsity):
             if isinstance(stage, Select):
                 own = {name: weights[name] for name in rule.space.names}
-                scores = find_score(stage.score).compute(ScoreInputs(own, seed=recipe.seed, draw=stage.number))
+                given = ScoreInputs(own, {}, recipe.seed, stage.number, recipe.options, axes=axes)
+                scores = find_score(stage.score).compute(given)
                 evidence = UnitEvidence({}, weights, {}, recipe.seed, stage.number)
                 masks = rule.select(scores, stage.sparsity, masks or None, evidence)
                 weights = {name: np.where(masks[name], array, array.dtype.type(0)) for name, array in weights.items()}

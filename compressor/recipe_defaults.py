@@ -121,8 +121,8 @@ def _units(shared: Shared, run: RunSettings, structure: Structure) -> dict[str, 
 def fine_tunes(method: Method) -> bool:
     """Return whether the method keeps trained weights and may train them further once the mask is known."""
     kept = method.mask_from == "final" and method.weights_from == "final" and method.trains_after
-    # A plan of its own says itself what is trained after the mask.
-    return kept and method.plan == "standard"
+    # The plans of lottery tickets say themselves what is trained after the mask.
+    return kept and (method.plan == "standard" or method.paradigm == "PaT")
 
 
 def _trainable(shared: Shared) -> bool:
@@ -150,7 +150,9 @@ def _initialiser(shared: Shared, run: RunSettings, method: Method) -> str | None
 
 
 def _brings_trained_weights(shared: Shared, method: Method, schedule: str) -> bool:
-    return shared.weights is not None and fine_tunes(method) and schedule != "gradual"
+    # A method that learns its mask from the training itself trains trained weights all the same.
+    searches = "training" in method.needs
+    return shared.weights is not None and fine_tunes(method) and schedule != "gradual" and not searches
 
 
 def _training(shared: Shared, run: RunSettings, method: Method, schedule: str, path: str) -> TrainSettings:

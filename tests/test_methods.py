@@ -25,7 +25,6 @@ every_method = pytest.mark.parametrize("method", METHODS.values(), ids=list(METH
 # The names are those of the surveys' tables (Wang et al. 2022; Wimmer et al., arXiv 2205.08099), by paradigm.
 CATALOGUE = {
     "baseline": {"dense"},
-    "PaT": {"magnitude"},
     "LTH": {
         "lottery-ticket",
         "learning-rate-rewinding",
@@ -49,6 +48,22 @@ CATALOGUE = {
         "cops",
         "synflow",
         "synflow-l2",
+    },
+    "PaT": {
+        "magnitude",
+        "random",
+        "obd",
+        "diagonal-fisher",
+        "obs",
+        "woodfisher",
+        "mlprune",
+        "eigendamage",
+        "skeletonization",
+        "karnin",
+        "taylor",
+        "taylor-second-order",
+        "wanda",
+        "sparsegpt",
     },
     "PaI (sparse selection)": {"edge-popup"},
     "DST": {"rigl"},
@@ -100,6 +115,7 @@ def test_declarations_name_existing_pieces(method: Method) -> None:
         assert set(TRANSFORMS[name].needs) <= set(method.needs)
     assert method.plan in PLANS
     assert method.dynamics in DYNAMICS
+    assert method.prepares in DYNAMICS
 
 
 @every_method

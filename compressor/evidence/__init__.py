@@ -63,6 +63,42 @@ def _initial_weights(probe: Probe) -> Mapping[str, Array]:
     return probe.recorded("initial")
 
 
+def _update_squares(probe: Probe) -> Mapping[str, Array]:
+    return probe.recorded("update-squares")
+
+
+def _curvature(probe: Probe) -> Mapping[str, Array]:
+    from .curvature import curvature
+
+    return curvature(probe)
+
+
+def _gradient_samples(probe: Probe) -> Mapping[str, Array]:
+    from .curvature import gradient_samples
+
+    return gradient_samples(probe)
+
+
+def _taylor_terms(probe: Probe) -> Mapping[str, Array]:
+    from .curvature import taylor_terms
+
+    return taylor_terms(probe)
+
+
+def _taylor_second_order_terms(probe: Probe) -> Mapping[str, Array]:
+    from .curvature import taylor_second_order_terms
+
+    return taylor_second_order_terms(probe)
+
+
+def _kronecker_factors(probe: Probe) -> Mapping[str, Array]:
+    from .kronecker import kronecker_factors
+
+    return kronecker_factors(probe)
+
+
+_LABELLED = ("data", "labels", "gradients")
+
 EVIDENCE: dict[str, Evidence] = {
     "gradients": Evidence(
         _gradients, ("data", "labels", "gradients"), "dL/dw of the cross-entropy, signed, summed over batches"
@@ -73,4 +109,16 @@ EVIDENCE: dict[str, Evidence] = {
         _hessian_gradient, ("data", "labels", "gradients"), "the Hessian of the cross-entropy times its gradient"
     ),
     "initial-weights": Evidence(_initial_weights, (), "the weights before the first step, from the tape"),
+    "update-squares": Evidence(
+        _update_squares, (*_LABELLED, "training"), "sum over the training's steps of (dw)^2 / eta, from the tape"
+    ),
+    "curvature": Evidence(_curvature, _LABELLED, "the diagonal of Fisher, Gauss-Newton or Hessian matrix"),
+    "gradient-samples": Evidence(_gradient_samples, _LABELLED, "gradients of single examples or batches, [N, *shape]"),
+    "taylor-terms": Evidence(_taylor_terms, _LABELLED, "mean over batches of (sum g w)^2"),
+    "taylor-second-order-terms": Evidence(
+        _taylor_second_order_terms, _LABELLED, "mean over batches of (sum g w - 1/2 w (H w))^2"
+    ),
+    "kronecker-factors": Evidence(
+        _kronecker_factors, _LABELLED, "NAME/A: covariance of a layer's inputs; NAME/S: of its outputs' gradients"
+    ),
 }

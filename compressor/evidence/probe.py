@@ -15,6 +15,7 @@ from ...models.dataset import Dataset
 from ..counter import Counter
 from ..mask import BoolArray
 from ..rule import MaskRule
+from ..structure import Channel
 from ..training.weights import weight_arrays
 
 
@@ -62,6 +63,13 @@ class Probe:
     def names(self) -> Sequence[str]:
         """The tensors that may be masked, in order."""
         return self.rule.space.names
+
+    @property
+    def unit_axes(self) -> dict[str, int]:
+        """The axis of output units by tensor name, where the structure removes them as a whole; else empty."""
+        if not isinstance(self.rule.structure, Channel):
+            return {}
+        return {tensor.name: tensor.output_axis for tensor in self.rule.space.tensors}
 
     @property
     def dataset(self) -> Dataset:

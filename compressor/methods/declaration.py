@@ -105,6 +105,8 @@ class Method:
         training: keys of the recipe's ``train`` section for which the paper has its own value.
         options: the method's own settings.
         plan: the entry of ``PLANS`` that turns the declaration into stages.
+        prepares: the dynamics of the training that leads to the mask: an entry of ``DYNAMICS``, for a penalty or a
+            record that the score relies on.
         transforms: f1 and f2, entries of ``TRANSFORMS``: what is done to mask and kept weights once they are chosen,
             in order, before anything is trained.
         resurrects: whether a later round of an iterative schedule may keep a weight that an earlier one removed; the
@@ -137,6 +139,7 @@ class Method:
     training: Mapping[str, Any] = field(default_factory=dict)
     options: tuple[Option, ...] = ()
     plan: str = "standard"
+    prepares: str = "none"
     transforms: tuple[str, ...] = ()
     resurrects: bool = False
     spares_head: bool = False

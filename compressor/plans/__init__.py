@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 from ..methods import Method
 from ..settings import PruneRecipe
+from .layerwise import layerwise
 from .stages import Change, Record, Rewind, Select, Stage, Train
 from .standard import standard
 from .tickets import learning_rate_rewinding, ticket_check, ticket_transfer
@@ -21,6 +22,7 @@ PLANS: dict[str, Callable[[PruneRecipe, Method, float], list[Stage]]] = {
     "learning-rate-rewinding": learning_rate_rewinding,
     "ticket-check": ticket_check,
     "ticket-transfer": ticket_transfer,
+    "layerwise": layerwise,
 }
 
 

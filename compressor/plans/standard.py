@@ -71,6 +71,24 @@ def trainings(stage: Train, *, even_empty: bool = False) -> list[Stage]:
     return [stage] if stage.settings.epochs or even_empty else []
 
 
+def fine_tunings(recipe: PruneRecipe, dynamics: str, suffix: str = "") -> list[Stage]:
+    """Return the training that follows a mask: ``fine_tune``, or the training itself again from an earlier step on.
+
+    The method's option ``retrain`` says which: ``fresh`` begins a learning rate schedule of its own; ``rewound`` goes
+    through the training's schedule from ``retrain_step`` to its end, with the weights as they are (Renda et al. 2020);
+    ``none`` leaves the weights alone.
+    """
+    kind = recipe.options.get("retrain", "fresh")
+    if kind == "none" or recipe.fine_tune is None:
+        return []
+    if kind == "fresh":
+        return trainings(Train(f"fine-tuning{suffix}", recipe.fine_tune, dynamics))
+    if not recipe.train.epochs:
+        raise UsageError("retrain is rewound, and there is no training whose schedule could be gone through again.")
+    step = recipe.options["retrain_step"]
+    return trainings(Train(f"retraining{suffix}", recipe.train, dynamics, first_step=step))
+
+
 def _at_initialisation(recipe: PruneRecipe, method: Method, sparsity: float) -> list[Stage]:
     stages: list[Stage] = []
     levels = levels_of(recipe, sparsity)
@@ -97,7 +115,8 @@ def _after_training(recipe: PruneRecipe, method: Method, sparsity: float) -> lis
     looks_back = method.score is not None and "initial-weights" in find_score(method.score).evidence
     if looks_back or (rewinds and step == 0):
         stages.append(Record("initial state", step_label(0)))
-    stages += trainings(Train("training", recipe.train, "none", record_step=step if rewinds and step else None))
+    record_step = step if rewinds and step else None
+    stages += trainings(Train("training", recipe.train, method.prepares, record_step=record_step))
     levels = levels_of(recipe, sparsity)
     for number, level in enumerate(levels):
         suffix = suffix_of(number, levels)
@@ -107,6 +126,6 @@ def _after_training(recipe: PruneRecipe, method: Method, sparsity: float) -> lis
         stages += [Change(f"{name}{suffix}", name, level, number) for name in method.transforms]
         if rewinds:
             stages += trainings(Train(f"retraining{suffix}", recipe.train, method.dynamics, first_step=step))
-        elif recipe.fine_tune is not None:
-            stages += trainings(Train(f"fine-tuning{suffix}", recipe.fine_tune, method.dynamics))
+        else:
+            stages += fine_tunings(recipe, method.dynamics, suffix)
     return stages

@@ -19,6 +19,8 @@ from .layer_adaptive import layer_adaptive_magnitude
 from .magnitude import magnitude
 from .products import gradient_norm_preservation, grasp, loss_preservation, path_norm, synflow
 from .random import random
+from .relevance import accumulated_sensitivity, relevance
+from .second_order import kronecker_basis, kronecker_obs, obd, obs
 from .ticket_criteria import ticket_criterion
 
 __all__ = ["SCORES", "Score", "ScoreInputs", "find_score", "magnitude", "random", "saliency"]
@@ -35,6 +37,8 @@ class ScoreInputs:
         draw: the number of the pruning round.
         options: the method's own settings.
         select: from scores to the masks that they would give now; for scores that weigh a whole mask.
+        axes: the axis of output units by tensor name, where the structure removes them as a whole; empty where weights
+            stand alone.
     """
 
     weights: Mapping[str, Array]
@@ -49,6 +53,8 @@ class ScoreInputs:
         if self.select is None:
             raise ValueError("this score weighs whole masks and needs a way to select")
         return self.select(scores)
+
+    axes: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -75,7 +81,9 @@ def _cops(given: ScoreInputs) -> dict[str, Array]:
 
 
 SCORES: dict[str, Score] = {
-    "magnitude": Score(lambda given: magnitude(given.weights), (), "|w|"),
+    "magnitude": Score(
+        lambda given: magnitude(given.weights, given.options.get("norm", "l1"), given.axes), (), "|w|, or a unit's norm"
+    ),
     "gradient": Score(
         lambda given: saliency(given.weights, given.evidence["gradients"]),
         ("gradients",),
@@ -136,6 +144,46 @@ SCORES: dict[str, Score] = {
         "|dL/dw| w^2 / sum",
     ),
     "cops": Score(_cops, ("gradients", "hessian-gradient"), "mix of the scores of snip and grasp"),
+    "relevance": Score(
+        lambda given: relevance(given.weights, given.evidence["gradients"]), ("gradients",), "-w dL/dw, signed"
+    ),
+    "accumulated-sensitivity": Score(
+        lambda given: accumulated_sensitivity(
+            given.weights, given.evidence["initial-weights"], given.evidence["update-squares"]
+        ),
+        ("initial-weights", "update-squares"),
+        "sum_t (dw_t)^2 / eta_t * w_f / (w_f - w_0)",
+    ),
+    "taylor": Score(
+        lambda given: dict(given.evidence["taylor-terms"]), ("taylor-terms",), "mean over batches of (sum g w)^2"
+    ),
+    "taylor-second-order": Score(
+        lambda given: dict(given.evidence["taylor-second-order-terms"]),
+        ("taylor-second-order-terms",),
+        "mean over batches of (sum g w - 1/2 w (H w))^2",
+    ),
+    "obd": Score(
+        lambda given: obd(given.weights, given.evidence["curvature"], given.options["damp"]),
+        ("curvature",),
+        "1/2 h w^2",
+    ),
+    "obs": Score(
+        lambda given: obs(
+            given.weights, given.evidence["gradient-samples"], given.options["damp"], given.options["block_size"]
+        ),
+        ("gradient-samples",),
+        "w^2 / (2 [F^-1]_qq)",
+    ),
+    "kronecker-obs": Score(
+        lambda given: kronecker_obs(given.weights, given.evidence["kronecker-factors"], given.options["damp"]),
+        ("kronecker-factors",),
+        "w_ij^2 / (2 [A^-1]_jj [S^-1]_ii)",
+    ),
+    "kronecker-basis": Score(
+        lambda given: kronecker_basis(given.weights, given.evidence["kronecker-factors"]),
+        ("kronecker-factors",),
+        "1/2 (Q_S^T W Q_A)^2 lambda_S lambda_A, given back to the weights",
+    ),
 }
 
 

@@ -81,6 +81,10 @@ class Dynamics:
         """Return what must survive a kill, besides the weights and the optimiser."""
         return dict(self.masks)
 
+    def recordings(self) -> dict[str, dict[str, torch.Tensor]]:
+        """Return what goes on the tape once the training is over: by label, tensors by weight name."""
+        return {}
+
     def restore(self, tensors: Mapping[str, torch.Tensor]) -> None:
         """Put back what :meth:`tensors` returned; called before :meth:`attach`."""
 

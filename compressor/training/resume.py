@@ -28,12 +28,14 @@ class Position(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         training: the trainer's own figures when that stage is a training that has begun; None before its first step.
         totals: the run's counters (FLOPs, seconds), as they were when the stage began.
         log_bytes: length of the log; whatever was written after it belongs to steps that will be taken again.
+        warnings: what the stages so far had to say.
     """
 
     stage: int
     training: dict[str, Any] | None
     totals: dict[str, int | float]
     log_bytes: int
+    warnings: list[str] = []
 
 
 class _Header(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -17,6 +17,7 @@ from .dynamics import Dynamics, Masks
 from .edge_popup import EdgePopup
 from .frozen import FrozenPart, PartlyFrozen
 from .gradual import GradualMask
+from .recorded import UpdateSquares
 from .rigl import RigL
 from .static import StaticMask
 
@@ -113,6 +114,10 @@ def _selected(context: Context) -> Dynamics:
     )
 
 
+def _update_squares(context: Context) -> Dynamics:
+    return UpdateSquares(context.module, context.chosen.space.names, context.counter.masked_step)
+
+
 DYNAMICS: dict[str, Callable[[Context], Dynamics]] = {
     "none": _none,
     "static": _static,
@@ -121,4 +126,5 @@ DYNAMICS: dict[str, Callable[[Context], Dynamics]] = {
     "gradual": _gradual,
     "rigl": _rigl,
     "selected": _selected,
+    "update-squares": _update_squares,
 }

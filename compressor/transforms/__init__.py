@@ -29,11 +29,13 @@ class Outcome:
         masks: every mask anew, by weight name; None leaves them.
         weights: new values of parameters or buffers by name, in their dense shapes; those not named stay.
         fixed: by weight name, entries within the mask that are not trained from here on; None leaves them.
+        warnings: full sentences for the checkpoint.
     """
 
     masks: Mapping[str, BoolArray] | None = None
     weights: Mapping[str, Array] | None = None
     fixed: Mapping[str, BoolArray] | None = None
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,8 @@ class Transform:
     """One entry of the table.
 
     Attributes:
-        apply: from the probe to what changes; the network itself is not touched.
+        apply: from the probe to what changes; the network itself is not touched, unless a layer's change decides what
+            the next one sees.
         needs: out of ``data``, ``labels``, ``gradients`` and ``training``.
         summary: the rule in one line.
     """
@@ -75,11 +78,36 @@ def _sanity_check(probe: Probe) -> Outcome:
     return sanity_check(probe)
 
 
+def _obs_update(probe: Probe) -> Outcome:
+    from .obs import obs_update
+
+    return obs_update(probe)
+
+
+def _wanda(probe: Probe) -> Outcome:
+    from .layerwise import apply_wanda
+
+    return apply_wanda(probe)
+
+
+def _sparsegpt(probe: Probe) -> Outcome:
+    from .layerwise import apply_sparsegpt
+
+    return apply_sparsegpt(probe)
+
+
 TRANSFORMS: dict[str, Transform] = {
     "kept-weights": Transform(_kept_weights, (), "option kept: rewind, draw again, sign, sign x sigma, shuffle"),
     "pruned-weights": Transform(_pruned_weights, (), "option pruned: zero, frozen at the start, or one or the other"),
     "sanity-check": Transform(_sanity_check, (), "option check: shuffled mask or weights, other initialisation"),
     "fresh-classifier": Transform(_fresh_classifier, (), "the last layer drawn again"),
+    "obs-update": Transform(
+        _obs_update, ("data", "labels", "gradients"), "w - sum over removed q of (w_q / [F^-1]_qq) F^-1 e_q"
+    ),
+    "wanda": Transform(_wanda, ("data",), "layer by layer: the largest |w_ij| ||x_j|| of each output unit stay"),
+    "sparsegpt": Transform(
+        _sparsegpt, ("data",), "layer by layer: w^2 / [H^-1]^2 in blocks of columns, later columns make up for it"
+    ),
 }
 
 

@@ -180,9 +180,12 @@ def methods_text(name: str | None, as_json: bool) -> str:
 
 def describe_method(method: Method) -> dict[str, Any]:
     """Return a declaration as plain data."""
+    from ...compressor.scores import SCORES
+
     plain = asdict(method)
     plain["reasons"] = dict(method.reasons)
     plain["training"] = dict(method.training)
+    plain["evidence"] = list(SCORES[method.score].evidence) if method.score in SCORES else []
     plain["options"] = [
         {"name": option.name, "default": option.default, "allowed": option.range, "doc": option.doc}
         for option in method.options
@@ -198,7 +201,12 @@ def _card(declared: Mapping[str, Any]) -> str:
         "trained after": "yes" if declared["trains_after"] else "no",
         "outside the mask": "the initial weights" if declared["chi"] else "zero",
         "score": declared["score"] or "none",
+        "looks at": ", ".join(declared["evidence"]) or "weights only",
         "growth": declared["growth"] or "none",
+        "plan": declared["plan"],
+        "trained before the mask": declared["prepares"],
+        "while training": declared["dynamics"],
+        "transforms": ", ".join(declared["transforms"]) or "none",
         "needs": ", ".join(declared["needs"]) or "weights only",
         "structures": ", ".join(declared["structures"]),
         "allocations": ", ".join(declared["allocations"]),
