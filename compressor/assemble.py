@@ -17,51 +17,51 @@ from ..models.seeding.rebuild import rebuild
 from ..models.seeding.record import REBUILDABLE, SeedRecord
 from .allocation import kept_count
 from .checkpoint import FORMAT, VERSION, CheckpointMetadata, Provenance, SparseCheckpoint, SparseTensor, make_tensor
-from .engine import Engine
 from .mask import empty_layers, kept
+from .masked_network import MaskedNetwork
 from .settings import PruneRecipe
 from .structure import recorded_structure
 from .training.weights import state_arrays, state_tensors
 
 
-def assemble(engine: Engine, threads: int) -> SparseCheckpoint:
+def assemble(network: MaskedNetwork, threads: int) -> SparseCheckpoint:
     """Build the checkpoint of a run whose plan is done.
 
     Args:
-        engine: the run.
+        network: trained and masked as the plan says.
         threads: that it used.
     """
-    owners = tied_names(engine.module)
-    prunable = {tensor.name: tensor for tensor in engine.prunable}
+    owners = tied_names(network.module)
+    prunable = {tensor.name: tensor for tensor in network.prunable}
     tensors: dict[str, SparseTensor] = {}
-    warnings = engine_warnings(engine)
-    for name, array in state_arrays(engine.module).items():
-        fields: dict[str, Any] = {"role": _role(engine.module, name, owners, prunable)}
+    warnings = warnings_of(network)
+    for name, array in state_arrays(network.module).items():
+        fields: dict[str, Any] = {"role": _role(network.module, name, owners, prunable)}
         if name in prunable:
             fields["output_axis"] = prunable[name].output_axis
         # Biases and norm entries that went with their units are zeros like any other value.
-        mask = engine.masks.get(name) if name in prunable else None
+        mask = network.masks.get(name) if name in prunable else None
         if owners[name] != name:
             fields["alias_of"] = owners[name]
         elif mask is not None:
-            fields |= {"structure": recorded_structure(engine.recipe.structure), **_parametrisation(engine, name)}
-        elif engine.method.parametrisation != "identity":
-            fields["seed"] = _untouched(engine.seeds.get(name), array)
+            fields |= {"structure": recorded_structure(network.recipe.structure), **_parametrisation(network, name)}
+        elif network.method.parametrisation != "identity":
+            fields["seed"] = _untouched(network.seeds.get(name), array)
         tensors[name] = make_tensor(name, array, mask=mask, record=fields)
     metadata = CheckpointMetadata(
         format=FORMAT,
         version=VERSION,
-        model=engine.source.record,
-        recipe=recorded(engine.recipe, threads),
+        model=network.record,
+        recipe=recorded(network.recipe, threads),
         provenance=Provenance(
             {"sparsepack": __version__, "torch": str(torch.__version__), "numpy": np.__version__},
-            engine.recipe.seed,
+            network.recipe.seed,
             threads,
-            _device_name(engine.device),
+            _device_name(network.device),
         ),
         tensors=[tensor.record for tensor in tensors.values()],
-        chain=chain_of(engine.module.cpu(), engine.source.example_inputs(2)),
-        training=engine.totals.cost(),
+        chain=chain_of(network.module.cpu(), network.example_inputs(2)),
+        training=network.totals.cost(),
         warnings=warnings,
     )
     return SparseCheckpoint(metadata, tensors)
@@ -73,33 +73,33 @@ def recorded(recipe: PruneRecipe, threads: int) -> dict[str, Any]:
     return plain
 
 
-def engine_warnings(engine: Engine) -> list[str]:
+def warnings_of(network: MaskedNetwork) -> list[str]:
     """Return what the user should know about the result, in full sentences."""
-    warnings = [] if engine.rule is None else list(engine.rule.space.warnings)
-    warnings += engine.warnings
-    empty = "trains no weight" if engine.method.frozen else "keeps no weight, so nothing flows through it"
-    masked = () if engine.rule is None else engine.rule.space.names
+    warnings = [] if network.rule is None else list(network.rule.space.warnings)
+    warnings += network.warnings
+    empty = "trains no weight" if network.method.frozen else "keeps no weight, so nothing flows through it"
+    masked = () if network.rule is None else network.rule.space.names
     warnings += [
         f"layer '{name}' {empty}; a lower sparsity or keep_alive prevents that."
-        for name in empty_layers(engine.masks)
+        for name in empty_layers(network.masks)
         if name in masked
     ]
-    if engine.rule is not None and engine.masks:
-        total = engine.rule.space.total
-        wanted = kept_count(total, engine.sparsity)
-        missing = wanted - kept({name: engine.masks[name] for name in engine.rule.space.names})
-        if missing and not engine.method.exact:
+    if network.rule is not None and network.masks:
+        total = network.rule.space.total
+        wanted = kept_count(total, network.sparsity)
+        missing = wanted - kept({name: network.masks[name] for name in network.rule.space.names})
+        if missing and not network.method.exact:
             warnings.append(
-                f"the sparsity came out as {1 - (wanted - missing) / total:.4f}: method '{engine.method.name}' finds "
-                f"it itself, and was asked for {engine.sparsity:.4f}."
+                f"the sparsity came out as {1 - (wanted - missing) / total:.4f}: method '{network.method.name}' finds "
+                f"it itself, and was asked for {network.sparsity:.4f}."
             )
         elif missing > 0:
             warnings.append(
-                f"structure {engine.recipe.structure} cannot keep exactly {wanted} weights; {missing} fewer stay."
+                f"structure {network.recipe.structure} cannot keep exactly {wanted} weights; {missing} fewer stay."
             )
-    if engine.method.parametrisation != "identity" and any(name not in engine.seeds for name in engine.masks):
-        warnings.append(_no_seed(engine))
-    if engine.plan_computes and not engine.counter.known:
+    if network.method.parametrisation != "identity" and any(name not in network.seeds for name in network.masks):
+        warnings.append(_no_seed(network))
+    if network.plan_computes and not network.counter.known:
         warnings.append("the first axis of the model's inputs is no batch, so its operations were not counted.")
     return warnings
 
@@ -121,9 +121,9 @@ def _role(module: nn.Module, name: str, owners: Mapping[str, str], prunable: Map
     return "parameter" if name in dict(module.named_parameters(remove_duplicate=False)) else "buffer"
 
 
-def _parametrisation(engine: Engine, name: str) -> dict[str, Any]:
-    kind = engine.method.parametrisation
-    seed = engine.seeds.get(name)
+def _parametrisation(network: MaskedNetwork, name: str) -> dict[str, Any]:
+    kind = network.method.parametrisation
+    seed = network.seeds.get(name)
     if kind == "selected" and seed is None:
         # Without a seed the kept weights have to be stored, which is what identity does.
         return {"parametrisation": "identity"}
@@ -137,13 +137,13 @@ def _untouched(seed: SeedRecord | None, array: Array) -> SeedRecord | None:
     return seed if rebuild(seed, array.shape).tobytes() == array.tobytes() else None
 
 
-def _no_seed(engine: Engine) -> str:
-    what = "frozen" if engine.method.frozen else "selected"
-    if engine.recipe.init is None:
+def _no_seed(network: MaskedNetwork) -> str:
+    what = "frozen" if network.method.frozen else "selected"
+    if network.recipe.init is None:
         reason = "the model brings its own weights"
     else:
         reason = (
-            f"the initialiser '{engine.recipe.init}' does not rebuild bit for bit everywhere; "
+            f"the initialiser '{network.recipe.init}' does not rebuild bit for bit everywhere; "
             f"{', '.join(REBUILDABLE)} do"
         )
     return f"the {what} weights are stored as values, not as a seed: {reason}."

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -11,7 +11,6 @@ from torch import nn
 from ..errors import ModelError
 from ..models.flops import layer_macs
 from ..models.prunable import PrunableTensor, prunable_tensors
-from ..models.source import TorchSource
 from .checkpoint import TrainingCost
 from .cost import exchange_step_flops, forward_flops, frozen_step_flops, masked_step_flops, scoring_flops
 
@@ -53,10 +52,10 @@ class Counter:
         return forward_flops(self.tensors, {name: int(torch.count_nonzero(mask)) for name, mask in masks.items()})
 
 
-def count_layers(module: nn.Module, source: TorchSource) -> Counter:
+def count_layers(module: nn.Module, example_inputs: Callable[[int], tuple[torch.Tensor, ...]]) -> Counter:
     """Run the network once and return its counter; a first axis that is no batch leaves the operations unknown."""
     try:
-        return Counter(prunable_tensors(module, layer_macs(module, source.example_inputs(2))))
+        return Counter(prunable_tensors(module, layer_macs(module, example_inputs(2))))
     except ModelError:
         return Counter(prunable_tensors(module))
 

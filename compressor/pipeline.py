@@ -18,7 +18,6 @@ from ..errors import OutputExistsError, UsageError
 from ..files import canonical_json, sha256_file
 from .checkpoint import SparseCheckpoint
 from .interrupts import deferred_interrupts
-from .methods import find_method
 from .progress import Progress, Silent
 from .recipe import recipe_text
 from .recipe_paths import factory_file, is_onnx
@@ -175,14 +174,12 @@ def _torch_job(recipe: PruneRecipe, source: TorchSource, data: Dataset | None) -
 
     def job(folder: RunFolder, threads: int, progress: Progress, snapshot_seconds: float) -> Work:
         with deterministic(threads, device):
-            engine = Engine(
-                recipe, find_method(recipe.method), source, data, folder, device, progress, snapshot_seconds
-            )
+            engine = Engine(recipe, source, data, folder, device, progress, snapshot_seconds)
 
         def work() -> SparseCheckpoint:
             with deterministic(threads, device), deferred_interrupts() as interrupts:
                 engine.run(interrupts)
-                return assemble(engine, threads)
+                return assemble(engine.network, threads)
 
         return work
 

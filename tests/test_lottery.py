@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from sparsepack.compressor.checkpoint import SparseCheckpoint
-from sparsepack.compressor.engine import Engine
+from sparsepack.compressor.masked_network import MaskedNetwork
 from sparsepack.compressor.methods import find_method
 from sparsepack.compressor.pipeline import prune
 from sparsepack.compressor.plans import Record, Rewind, Select, Train, make_plan
@@ -76,20 +76,20 @@ def test_masks_are_nested_and_a_rewind_restores_every_survivor_norm_and_statisti
 ) -> None:
     (tmp_path / "net.py").write_text(WITH_NORMS)
     seen: list[dict[str, np.ndarray]] = []
-    rewind = Engine._rewind
+    rewind = MaskedNetwork._rewind
 
-    def checked(engine: Engine, stage: Rewind) -> None:
-        trained = {name: array.copy() for name, array in state_arrays(engine.module).items()}
-        rewind(engine, stage)
+    def checked(network: MaskedNetwork, stage: Rewind) -> None:
+        trained = {name: array.copy() for name, array in state_arrays(network.module).items()}
+        rewind(network, stage)
         early = Tape(tmp_path / "run" / "tape").read("initial" if step == 0 else "step-5")
-        for name, array in state_arrays(engine.module).items():
-            mask = engine.masks.get(name, np.ones(array.shape, np.bool_))
+        for name, array in state_arrays(network.module).items():
+            mask = network.masks.get(name, np.ones(array.shape, np.bool_))
             assert array[mask].tobytes() == early[name][mask].tobytes()
             assert not array[~mask].any()
             assert not np.array_equal(array, trained[name])
-        seen.append({name: mask.copy() for name, mask in engine.masks.items()})
+        seen.append({name: mask.copy() for name, mask in network.masks.items()})
 
-    monkeypatch.setattr(Engine, "_rewind", checked)
+    monkeypatch.setattr(MaskedNetwork, "_rewind", checked)
     model = f"{tmp_path / 'net.py'}:build"
     prune(ticket(model, init="uniform", sparsity=0.6, method_options=(f"rewind_step={step}",)), tmp_path / "run")
     assert len(seen) == 5
