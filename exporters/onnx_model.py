@@ -14,6 +14,7 @@ from ..errors import ModelError, UnsupportedError
 from ..files import Array, atomic_path, canonical_json, refuse_existing
 from .container import PREFIX
 from .manifest import Manifest, manifest_json
+from .onnx_pieces import pieces
 from .onnx_seal import KEY, seal
 
 if TYPE_CHECKING:
@@ -107,11 +108,13 @@ def write_model(
     if inside >= SINGLE_FILE_BYTES:
         raise UnsupportedError("sparse initializers of 2 GB and more do not fit into an ONNX file; leave them dense.")
     if inside + sum(len(tensor.raw_data) for tensor in model.graph.initializer) < SINGLE_FILE_BYTES:
-        body = model.SerializeToString(deterministic=True)
-    else:
-        write_onnx(model, path, force=force)
-        body = path.read_bytes()
-    # One after the other: put together first, a large model would be in memory once more.
+        with atomic_path(path) as temporary, temporary.open("wb") as stream:
+            # Twice in pieces, once for the hash: put together, a large model would be in memory once more.
+            stream.write(seal(content, pieces(model)))
+            stream.writelines(pieces(model))
+        return
+    write_onnx(model, path, force=force)
+    body = path.read_bytes()
     with atomic_path(path) as temporary, temporary.open("wb") as stream:
-        stream.write(seal(content, body))
+        stream.write(seal(content, [body]))
         stream.write(body)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 from ..errors import FileFormatError, HashMismatchError
@@ -23,15 +24,16 @@ _CHUNK = 1 << 20
 _HEAD = 160
 
 
-def seal(content: bytes, body: bytes) -> bytes:
+def seal(content: bytes, body: Iterable[bytes]) -> bytes:
     """Return the entry that goes before a serialised model.
 
     Args:
         content: canonical JSON that begins with the format's name, ``{"format":"sparsepack.onnx",...``.
-        body: the model, without an entry of ours.
+        body: the model in pieces, without an entry of ours.
     """
     digest = hashlib.sha256(content)
-    digest.update(body)
+    for piece in body:
+        digest.update(piece)
     return _entry(digest.hexdigest().encode() + content)
 
 
@@ -78,11 +80,12 @@ def read_seal(path: Path) -> bytes | None:
 
 
 def _entry(value: bytes) -> bytes:
-    inner = bytes([_KEY]) + _varint(len(KEY)) + KEY + bytes([_VALUE]) + _varint(len(value)) + value
-    return bytes([_ENTRY]) + _varint(len(inner)) + inner
+    inner = bytes([_KEY]) + varint(len(KEY)) + KEY + bytes([_VALUE]) + varint(len(value)) + value
+    return bytes([_ENTRY]) + varint(len(inner)) + inner
 
 
-def _varint(number: int) -> bytes:
+def varint(number: int) -> bytes:
+    """Return a whole number as protobuf writes it: seven bits a byte, the lowest first."""
     groups = []
     while number > 0x7F:
         groups.append(number & 0x7F | 0x80)

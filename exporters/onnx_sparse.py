@@ -24,6 +24,7 @@ from ..models.onnx_tensor import is_weight_like
 from .container import PREFIX
 from .manifest import Manifest, TensorEntry, describe, identity_entry, manifest_json
 from .onnx_model import drop_seal, lowered
+from .onnx_pieces import pieces
 from .onnx_seal import seal
 from .parts import check_values, half
 from .sparse_graph.choose import Measure
@@ -155,10 +156,9 @@ def _write(rewritten: Rewritten, manifest: Manifest, path: Path) -> None:
         "layers": msgspec.to_builtins(rewritten.choices),
     }
     content = canonical_json(metadata)
-    body = rewritten.model.SerializeToString(deterministic=True)
     with atomic_path(path) as temporary, temporary.open("wb") as stream:
-        stream.write(seal(content, body))
-        stream.write(body)
+        stream.write(seal(content, pieces(rewritten.model)))
+        stream.writelines(pieces(rewritten.model))
 
 
 def _entries(tensors: Iterable[SparseTensor], rewritten: Rewritten, values: str) -> list[TensorEntry]:
