@@ -1,7 +1,7 @@
 """A model as the bytes of its file, in pieces: a large one is never in memory a second time to be written.
 
-protobuf builds a message in one buffer that it enlarges by doubling, and copies it once more on the way to Python: three
-times the model at worst. The pieces put together are the bytes that it would have built.
+protobuf builds a message in one buffer that it enlarges by doubling, and copies it once more on the way to Python,
+which takes three times the model at worst. The pieces put together are the bytes that it would have built.
 """
 
 from __future__ import annotations
