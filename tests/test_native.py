@@ -62,6 +62,24 @@ def test_kernels_against_float64_under_sanitizers(name: str, kernels: list[Path]
 
 
 @pytest.mark.native
+@pytest.mark.slow
+def test_kernels_against_float64_on_emulated_arm(tmp_path: Path) -> None:
+    cross, emulator = shutil.which("aarch64-linux-gnu-g++"), shutil.which("qemu-aarch64")
+    if cross is None or emulator is None:
+        pytest.skip("needs g++-aarch64-linux-gnu and qemu-user of the system's packages")
+    options = ["-std=c++17", "-O2", "-Wno-psabi", "-ffp-contract=fast", f"-I{NATIVE / 'csrc'}", "-static", "-pthread"]
+    kernels = [*(NATIVE / "csrc/core").glob("*.cpp"), *(NATIVE / "csrc/kernels").glob("*.cpp")]
+    program = tmp_path / "test"
+    for name, cases in (("test_conv", "60"), ("test_linear", "40")):
+        words = [cross, *options, ROOT / "tests/native" / f"{name}.cpp", *sorted(kernels), "-o", program]
+        done = subprocess.run([str(word) for word in words], capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        done = subprocess.run([emulator, program, cases], capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert f"{cases} cases, 0 failures" in done.stdout
+
+
+@pytest.mark.native
 def test_the_library_says_what_it_computes_with(operators: Path) -> None:
     assert library_path() == operators
     assert instruction_set() in ("generic", "avx2", "avx512", "neon")

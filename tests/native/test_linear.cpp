@@ -11,7 +11,7 @@ int main(int argc, char** argv) {
   const int cases = argc > 1 ? std::atoi(argv[1]) : 120;
   const double densities[] = {0, 0.02, 0.1, 0.3, 1};
   for (int i = 0; i < cases; ++i) {
-    const size_t tokens = static_cast<size_t>(random.in(1, i % 5 ? 70 : 600));
+    const size_t tokens = static_cast<size_t>(random.in(1, i % 3 == 1 ? 20 : i % 5 ? 70 : 600));
     const size_t inputs = static_cast<size_t>(random.in(1, 400)), outputs = static_cast<size_t>(random.in(1, 300));
     const SparseRows weight = random.sparse(outputs, inputs, densities[i % 5]);
     const ActivationSpec activation{static_cast<Activation>(random.in(0, 6)), 0.2f, 0.7f};
@@ -28,6 +28,13 @@ int main(int argc, char** argv) {
     support::ThreadExecutor threads(3);
     linear.run(call, threads);
     support::expect(!std::memcmp(got.data(), threaded.data(), got.size() * 4), "same bits from one thread and three");
+
+    // A token's result does not depend on what else is in the batch.
+    const size_t chosen = static_cast<size_t>(random.in(0, static_cast<int64_t>(tokens) - 1)), at = chosen * outputs;
+    std::vector<float> alone(outputs, NAN);
+    linear.run({input.data() + chosen * inputs, 1, call.bias, with_residual ? residual.data() + at : nullptr, alone.data()},
+               serial);
+    support::expect(!std::memcmp(got.data() + at, alone.data(), outputs * 4), "same bits from a token alone");
 
     std::vector<double> want(got.size()), scale(got.size());
     for (size_t t = 0; t < tokens; ++t) {

@@ -7,9 +7,6 @@
 namespace sparsepack {
 namespace {
 
-// Jobs there should be at least, so that threads finish together.
-constexpr size_t kEnoughJobs = 16;
-
 // Everything one run needs in its jobs.
 struct Run {
   const ConvSpec& spec;
@@ -20,6 +17,7 @@ struct Run {
   bool direct;  // no activation or a clamp: the kernel itself finishes the output
   float low, high;
   const float* residual_end;
+  size_t block_floats;  // of the copies of one block
 
   // Batch items and groups lie one after the other, so one number names both.
   const float* image(size_t index) const { return call.input + index * spec.group_channels * in_plane; }
@@ -40,9 +38,11 @@ void finish_rows(const Run& run, const Tile& tile, size_t n, size_t first_row, s
   }
 }
 
-// Row groups [first, last) of one tile; `activations` as the plan's programs expect them.
-void compute(const Run& run, const Tile& tile, size_t n, size_t g, size_t first, size_t last, const float* activations,
-             float* scratch) {
+// Row groups [first, last) of one tile. `activations` are as the plan's programs expect them; null:
+// each block's are copied to `own` just before they are used, and so stay in the nearest cache.
+void compute(const Run& run, const Tile& tile, size_t image, size_t first, size_t last, const float* activations,
+             float* scratch, float* own) {
+  const size_t n = image / run.spec.groups, g = image % run.spec.groups;
   const auto& plan = run.plan;
   const Program& program = plan.programs[g];
   const size_t row0 = g * run.group_outputs;  // of the whole convolution
@@ -60,12 +60,21 @@ void compute(const Run& run, const Tile& tile, size_t n, size_t g, size_t first,
   rows.clamp = run.clamp;
   rows.low = run.low;
   rows.high = run.high;
+  // With one tile the weights are read once, from far away.
+  rows.entries_ahead = plan.tiles.size() == 1 ? 256 : 0;
+  rows.rows_ahead = windows ? 0 : 2;
   for (size_t b = 0; b < program.block_count; ++b) {
     const bool final_block = b + 1 == program.block_count;
+    if (!activations) {
+      const size_t channel = b * plan.block_channels();
+      const size_t count = std::min(plan.block_channels(), run.spec.group_channels - channel);
+      plan.pack(run.image(image) + channel * run.in_plane, run.spec, tile, count, own + run.block_floats, own);
+    }
     for (size_t group = first; group < last; ++group) {
       const Block& block = program.block(group, b);
       const size_t begin = program.group_begin(group);
-      rows.activations = reinterpret_cast<const char*>(activations) + block.activations;
+      rows.activations = activations ? reinterpret_cast<const char*>(activations) + block.activations
+                                     : reinterpret_cast<const char*>(own);
       rows.entries = program.entries.data() + block.first_entry;
       rows.tasks = program.tasks.data() + block.first_task;
       rows.task_count = block.task_count;
@@ -132,7 +141,7 @@ void SparseConv::run(const ConvCall& call, Executor& executor) {
   const auto plan = plan_for(call.height, call.width);
   Run run{spec_, *plan, call, static_cast<size_t>(call.height * call.width), static_cast<size_t>(out_h * out_w),
           spec_.out_channels / spec_.groups, spec_.activation.kind == Activation::kClamp, false,
-          spec_.activation.alpha, spec_.activation.beta, nullptr};
+          spec_.activation.alpha, spec_.activation.beta, nullptr, plan->block_channels() * plan->channel_floats};
   run.direct = run.clamp || spec_.activation.kind == Activation::kNone;
 
   if (call.residual) run.residual_end = call.residual + static_cast<size_t>(call.batch) * spec_.out_channels * run.out_plane;
@@ -140,13 +149,14 @@ void SparseConv::run(const ConvCall& call, Executor& executor) {
   const size_t tile_count = plan->tiles.size(), tiles = images * tile_count;
   const size_t channels = spec_.group_channels, row_groups = plan->programs[0].groups;
   const size_t packed = plan->packs() ? channels * plan->channel_floats : 0;
-  const size_t splits = std::min(row_groups, std::max<size_t>(1, kEnoughJobs / tiles));
+  const size_t enough = crew_.enough_jobs();
+  const size_t splits = std::min(row_groups, std::max<size_t>(1, enough / tiles));
   const size_t sums = (row_groups + splits - 1) / splits * plan->programs[0].group_rows * plan->tile_floats;
   // Tiles whose rows are shared out are packed once, before; others by the job that uses them,
   // which then finds its copy in the cache.
   Scratch shared(splits > 1 ? tiles * packed * sizeof(float) : 0);
   if (splits > 1 && packed) {
-    const size_t slices = std::min<size_t>(channels, (kEnoughJobs + tiles - 1) / tiles);
+    const size_t slices = std::min<size_t>(channels, (enough + tiles - 1) / tiles);
     for_each_job(executor, tiles * slices, [&](size_t job) {
       const size_t at = job / slices, slice = job % slices;
       const size_t begin = channels * slice / slices, end = channels * (slice + 1) / slices;
@@ -155,21 +165,17 @@ void SparseConv::run(const ConvCall& call, Executor& executor) {
                  patch.floats(), shared.floats() + at * packed + begin * plan->channel_floats);
     });
   }
-  for_each_job(executor, tiles * splits, [&](size_t job) {
+  const size_t threads = for_each_job(executor, tiles * splits, [&](size_t job) {
     const size_t split = job % splits, at = job / splits, image = at / tile_count;
     const Tile& tile = plan->tiles[at % tile_count];
-    Scratch scratch((sums + (splits > 1 ? 0 : packed + plan->patch_floats())) * sizeof(float));
+    const bool copies = packed && splits == 1;
+    Scratch scratch((sums + (copies ? run.block_floats + plan->patch_floats() : 0)) * sizeof(float));
     const float* activations = run.image(image) + tile.at;
-    if (packed && splits > 1) {
-      activations = shared.floats() + at * packed;
-    } else if (packed) {
-      float* own = scratch.floats() + sums;
-      plan->pack(run.image(image), spec_, tile, channels, own + packed, own);
-      activations = own;
-    }
-    compute(run, tile, image / spec_.groups, image % spec_.groups, row_groups * split / splits,
-            row_groups * (split + 1) / splits, activations, scratch.floats());
+    if (packed) activations = copies ? nullptr : shared.floats() + at * packed;
+    compute(run, tile, image, row_groups * split / splits, row_groups * (split + 1) / splits, activations,
+            scratch.floats(), scratch.floats() + sums);
   });
+  crew_.saw(threads);
 }
 
 }  // namespace sparsepack

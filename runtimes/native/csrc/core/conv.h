@@ -53,6 +53,7 @@ class SparseConv {
 
   ConvSpec spec_;
   SparseRows weight_;
+  Crew crew_;
   std::mutex mutex_;
   std::map<std::array<int64_t, 2>, std::shared_ptr<const ConvPlan>> plans_;
 };

@@ -12,8 +12,21 @@ constexpr size_t kBlockBytes = 32 * 1024;
 // Tiles wide enough that reading a weight is a small part of using it, yet the sums stay in registers.
 constexpr int kPointUnits = 10;
 constexpr int kWindowUnits = 14;
+// Jobs that the tiles and row groups of one image should give.
+constexpr int64_t kSharedJobs = 8;
 // Multiply-adds have a latency of four: narrower tiles wait for their own sums.
 constexpr int64_t kLatencyVectors = 4;
+
+// A tile's part of one channel is short and the next channel's far away: too little for the
+// processor to see a pattern in, so the copies ask for it themselves.
+constexpr size_t kChannelsAhead = 4;
+
+void prefetch(const float* from, int64_t pitch, int64_t rows, int64_t columns) {
+  for (int64_t r = 0; r < rows; ++r, from += pitch) {
+    for (int64_t i = 0; i < columns; i += 16) __builtin_prefetch(from + i);
+    __builtin_prefetch(from + columns - 1);
+  }
+}
 
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 int64_t round_up(int64_t v, int64_t to) { return ceil_div(v, to) * to; }
@@ -46,10 +59,13 @@ ConvPlan::ConvPlan(const ConvSpec& spec, const SparseRows& weight, int64_t h, in
   const size_t block_channels = std::max<size_t>(1, kBlockBytes / ((mode == ConvMode::kInPlace ? tile_floats : channel_floats) * sizeof(float)));
   const size_t group_outputs = spec.out_channels / spec.groups;
   ProgramShape shape;
-  shape.group_rows = std::min<size_t>(128, std::max<size_t>(16, group_outputs / 8));
+  // Long groups let a pass over the weights go on undisturbed; several let threads share few tiles.
+  const size_t shared = std::max<size_t>(2, ceil_div(kSharedJobs, static_cast<int64_t>(tiles.size())));
+  shape.group_rows = std::min<size_t>(512, std::max<size_t>(16, (group_outputs + shared - 1) / shared));
   // Blocks of equal length: a short last one would pay for the partial sums like a long one.
   const size_t blocks = std::max<size_t>(1, (spec.group_channels + block_channels - 1) / block_channels);
-  shape.block_columns = (spec.group_channels + blocks - 1) / blocks * taps;
+  block_channels_ = (spec.group_channels + blocks - 1) / blocks;
+  shape.block_columns = block_channels_ * taps;
   shape.offset_of = [&](size_t column) {
     return (column / taps * channel_floats + tap_offset[column % taps]) * sizeof(float);
   };
@@ -147,7 +163,16 @@ void ConvPlan::pack(const float* from, const ConvSpec& spec, const Tile& tile, s
   const auto [stride_y, stride_x] = spec.stride;
   if (mode == ConvMode::kPoints) {
     const bool strided = stride_y != 1 || stride_x != 1;
+    const int64_t first_y = tile.at / out_width, last_y = (tile.at + tile.columns - 1) / out_width;
     for (size_t c = 0; c < channels; ++c, from += plane, to += channel_floats) {
+      if (c + kChannelsAhead < channels) {
+        const float* next = from + kChannelsAhead * plane;
+        if (strided) {
+          prefetch(next + first_y * stride_y * width, stride_y * width, last_y - first_y + 1, width);
+        } else {
+          prefetch(next + tile.at, 0, 1, tile.columns);
+        }
+      }
       if (strided) {
         pack_points(from, spec, tile, to);
       } else {
@@ -163,6 +188,9 @@ void ConvPlan::pack(const float* from, const ConvSpec& spec, const Tile& tile, s
   const bool room = width >= 2 * kUnit * stride_x;
   if (room && y >= 0 && x >= 0 && y + rows < height && x + patch_pitch_ <= width) {
     for (size_t c = 0; c < channels; ++c, from += plane, to += channel_floats) {
+      if (c + kChannelsAhead < channels) {
+        prefetch(from + kChannelsAhead * plane + y * width + x, width, rows, patch_pitch_);
+      }
       take_windows(from + y * width + x, width, spec, tile, to);
     }
     return;
@@ -173,6 +201,9 @@ void ConvPlan::pack(const float* from, const ConvSpec& spec, const Tile& tile, s
   const int64_t left = std::clamp<int64_t>(x, 0, width), right = std::clamp<int64_t>(x + patch_pitch_, left, width);
   std::memset(patch, 0, patch_floats_ * sizeof(float));
   for (size_t c = 0; c < channels; ++c, from += plane, to += channel_floats) {
+    if (c + kChannelsAhead < channels) {
+      prefetch(from + kChannelsAhead * plane + top * width + left, width, bottom - top, right - left);
+    }
     kernels.take_columns(from + top * width + left, static_cast<size_t>(width), 1, static_cast<size_t>(bottom - top),
                          static_cast<size_t>(right - left), patch + (top - y) * patch_pitch_ + (left - x),
                          static_cast<size_t>(patch_pitch_));

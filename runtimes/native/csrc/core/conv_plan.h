@@ -42,6 +42,7 @@ class ConvPlan {
   bool packs() const { return mode != ConvMode::kInPlace; }
   // Scratch that `pack` needs; zero on first use where the mode is kWindows.
   size_t patch_floats() const { return patch_floats_; }
+  size_t block_channels() const { return block_channels_; }  // of one block of the reduction, the last may have fewer
   // Copies what `tile` reads of `channels` channels from `from` on, each channel_floats long.
   void pack(const float* from, const ConvSpec& spec, const Tile& tile, size_t channels, float* patch, float* to) const;
 
@@ -52,6 +53,7 @@ class ConvPlan {
   void take_windows(const float* from, int64_t from_pitch, const ConvSpec& spec, const Tile& tile, float* to) const;
   void pack_points(const float* from, const ConvSpec& spec, const Tile& tile, float* to) const;
 
+  size_t block_channels_ = 0;
   size_t patch_floats_ = 0;
   int64_t patch_pitch_ = 0;
 };

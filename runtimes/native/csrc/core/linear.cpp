@@ -7,6 +7,7 @@ namespace {
 
 constexpr size_t kBlockBytes = 36 * 1024;
 constexpr int kTargetUnits = 8;
+constexpr size_t kGroupRows = 256;
 constexpr size_t kPackColumns = 64;  // features transposed by one job
 
 }  // namespace
@@ -17,7 +18,7 @@ SparseLinear::SparseLinear(SparseRows weight, ActivationSpec activation)
       inputs_(weight.columns),
       tile_floats_(static_cast<size_t>(std::min(kTargetUnits, kernels_.max_units) * kUnit)) {
   ProgramShape shape;
-  shape.group_rows = std::min<size_t>(128, std::max<size_t>(16, (weight.rows / 8 + 15) / 16 * 16));
+  shape.group_rows = std::min<size_t>(kGroupRows, std::max<size_t>(16, (weight.rows / 4 + 15) / 16 * 16));
   const size_t most = kBlockBytes / (tile_floats_ * sizeof(float));
   const size_t blocks = std::max<size_t>(1, (weight.columns + most - 1) / most);
   shape.block_columns = (weight.columns + blocks - 1) / blocks;
@@ -25,8 +26,46 @@ SparseLinear::SparseLinear(SparseRows weight, ActivationSpec activation)
   program_ = build_program(weight, shape);
 }
 
+// Blocks of one row group; what is not said about them is in `rows`.
+void SparseLinear::sum_rows(const Program& program, size_t group, RowsCall& rows, const char* activations,
+                            RowsFunction kernel) const {
+  for (size_t b = 0; b < program.block_count; ++b) {
+    const Block& block = program.block(group, b);
+    rows.activations = activations + block.activations;
+    rows.entries = program.entries.data() + block.first_entry;
+    rows.tasks = program.tasks.data() + block.first_task;
+    rows.task_count = block.task_count;
+    rows.first = b == 0;
+    kernel(rows);
+  }
+}
+
+const Program& SparseLinear::few() const {
+  std::call_once(few_once_, [this] { few_ = without_blocks(program_, tile_floats_); });
+  return few_;
+}
+
+// One token needs no transposing: its features are one float apart as they are.
+void SparseLinear::run_one(const LinearCall& call, Executor& executor) const {
+  const Program& program = few();
+  for_each_job(executor, program.groups, [&](size_t group) {
+    const size_t row = program.group_begin(group), row_count = program.group_end(group) - row;
+    RowsCall rows{};
+    rows.bias = call.bias;
+    rows.scratch = call.output + row;
+    rows.scratch_stride = 1;
+    rows.row_base = static_cast<uint32_t>(row);
+    sum_rows(program, group, rows, reinterpret_cast<const char*>(call.input), kernels_.rows_one);
+    if (call.residual || activation_.kind != Activation::kNone) {
+      kernels_.finish(call.output + row, call.residual ? call.residual + row : nullptr, call.output + row, row_count,
+                      activation_);
+    }
+  });
+}
+
 void SparseLinear::run(const LinearCall& call, Executor& executor) const {
   if (call.tokens == 0 || outputs() == 0) return;
+  if (call.tokens == 1) return run_one(call, executor);
   // Enough tiles at once to keep every thread busy, few enough that the copies stay bounded.
   constexpr size_t kTilesAtOnce = 8;
   const size_t tiles_total = (call.tokens + tile_floats_ - 1) / tile_floats_;
@@ -38,15 +77,18 @@ void SparseLinear::run(const LinearCall& call, Executor& executor) const {
     const size_t slices = (inputs_ + kPackColumns - 1) / kPackColumns;
     auto tokens_of = [&](size_t tile) { return std::min(tile_floats_, call.tokens - (begin + tile) * tile_floats_); };
     auto units_of = [&](size_t tile) { return (tokens_of(tile) + kUnit - 1) / kUnit; };
+    // A tile of one unit lies close together, so that a long token still fits the nearest cache.
+    auto width_of = [&](size_t tile) { return units_of(tile) == 1 ? static_cast<size_t>(kUnit) : tile_floats_; };
 
     for_each_job(executor, tiles * slices, [&](size_t job) {
       const size_t tile = job / slices, column = job % slices * kPackColumns;
       const size_t columns = std::min(kPackColumns, inputs_ - column), tokens = tokens_of(tile);
       const float* from = call.input + (begin + tile) * tile_floats_ * inputs_ + column;
-      float* to = packed.floats() + tile * tile_size + column * tile_floats_;
-      kernels_.transpose(from, tokens, columns, inputs_, to, tile_floats_);
-      for (size_t c = 0; c < columns && tokens < units_of(tile) * kUnit; ++c) {
-        std::fill(to + c * tile_floats_ + tokens, to + c * tile_floats_ + units_of(tile) * kUnit, 0.0f);
+      const size_t width = width_of(tile), whole = units_of(tile) * kUnit;
+      float* to = packed.floats() + tile * tile_size + column * width;
+      kernels_.transpose(from, tokens, columns, inputs_, to, width);
+      for (size_t c = 0; c < columns && tokens < whole; ++c) {
+        std::fill(to + c * width + tokens, to + c * width + whole, 0.0f);
       }
     });
 
@@ -60,15 +102,9 @@ void SparseLinear::run(const LinearCall& call, Executor& executor) const {
       rows.scratch = sums;
       rows.scratch_stride = tile_floats_;
       rows.row_base = static_cast<uint32_t>(row);
-      for (size_t b = 0; b < program_.block_count; ++b) {
-        const Block& block = program_.block(group, b);
-        rows.activations = reinterpret_cast<const char*>(packed.floats() + tile * tile_size) + block.activations;
-        rows.entries = program_.entries.data() + block.first_entry;
-        rows.tasks = program_.tasks.data() + block.first_task;
-        rows.task_count = block.task_count;
-        rows.first = b == 0;
-        kernels_.rows[units_of(tile)](rows);
-      }
+      const bool unit = units_of(tile) == 1;
+      sum_rows(unit ? few() : program_, group, rows, reinterpret_cast<const char*>(packed.floats() + tile * tile_size),
+               unit ? kernels_.rows_unit : kernels_.rows[units_of(tile)]);
       // The activation runs where values lie side by side, unless a residual comes before it.
       if (!call.residual && activation_.kind != Activation::kNone) {
         kernels_.finish(sums, nullptr, sums, row_count * tile_floats_, activation_);

@@ -26,11 +26,18 @@ class SparseLinear {
   void run(const LinearCall& call, Executor& executor) const;
 
  private:
+  void run_one(const LinearCall& call, Executor& executor) const;
+  void sum_rows(const Program& program, size_t group, RowsCall& rows, const char* activations,
+                RowsFunction kernel) const;
+  const Program& few() const;  // for at most kUnit tokens; offsets as for one; laid out when first met
+
   const KernelSet& kernels_;
   ActivationSpec activation_;
   size_t inputs_;
   size_t tile_floats_;  // tokens in a tile
   Program program_;
+  mutable std::once_flag few_once_;
+  mutable Program few_;
 };
 
 }  // namespace sparsepack

@@ -27,15 +27,17 @@ class SerialExecutor final : public Executor {
 
 // Jobs are claimed from a shared counter: rows are uneven and threads get interrupted, so a fixed
 // split would wait for the slowest. The executor sees only as many claimants as threads could serve.
+// Returns how many threads took part.
 template <class Job>
-void for_each_job(Executor& executor, size_t count, const Job& job) {
+size_t for_each_job(Executor& executor, size_t count, const Job& job) {
   constexpr size_t kMaxThreads = 64;
-  if (count == 0) return;
-  if (count == 1) return job(0);
+  if (count == 0) return 0;
+  if (count == 1) return job(0), 1;
   struct Shared {
     std::atomic<size_t> next{0};
     size_t count;
     const Job* job;
+    std::atomic<size_t> threads{0};
     std::atomic<bool> failed{false};
   } shared;
   shared.count = count;
@@ -43,14 +45,42 @@ void for_each_job(Executor& executor, size_t count, const Job& job) {
   auto claim = [](void* user, size_t) {
     auto& s = *static_cast<Shared*>(user);
     try {
-      for (size_t i; (i = s.next.fetch_add(1, std::memory_order_relaxed)) < s.count;) (*s.job)(i);
+      // A thread works until nothing is left, so each counts once.
+      size_t i = s.next.fetch_add(1, std::memory_order_relaxed);
+      if (i < s.count) ++s.threads;
+      for (; i < s.count; i = s.next.fetch_add(1, std::memory_order_relaxed)) (*s.job)(i);
     } catch (...) {  // only scratch memory can fail; nothing may unwind through a foreign pool
       s.failed = true;
     }
   };
   executor.run(claim, count < kMaxThreads ? count : kMaxThreads, &shared);
   if (shared.failed) throw std::bad_alloc();
+  return shared.threads;
 }
+
+// How finely to cut work. Nobody tells an operator how many threads it has, and a cut that a single
+// thread does not need costs it a few percent, so the layer watches how many took part so far. Only
+// time depends on this, never a result.
+class Crew {
+ public:
+  size_t enough_jobs() {
+    constexpr unsigned kWatched = 4, kEvery = 32;
+    constexpr size_t kUnknown = 16, kPerThread = 4;
+    const unsigned run = runs_.fetch_add(1, std::memory_order_relaxed);
+    if (run % kEvery < kWatched) return kUnknown;
+    const size_t threads = most_.load(std::memory_order_relaxed);
+    return threads <= 1 ? 1 : kPerThread * threads;
+  }
+  void saw(size_t threads) {
+    size_t most = most_.load(std::memory_order_relaxed);
+    while (threads > most && !most_.compare_exchange_weak(most, threads, std::memory_order_relaxed)) {
+    }
+  }
+
+ private:
+  std::atomic<unsigned> runs_{0};
+  std::atomic<size_t> most_{1};
+};
 
 // Page-sized alignment keeps tiles aligned for every vector width and off shared cache lines.
 class Buffer {

@@ -46,4 +46,47 @@ Program build_program(const SparseRows& weight, const ProgramShape& shape) {
   return program;
 }
 
+Program without_blocks(const Program& program, size_t divisor) {
+  Program whole;
+  whole.rows = program.rows;
+  whole.group_rows = program.group_rows;
+  whole.groups = program.groups;
+  whole.block_count = 1;
+  whole.entries.resize(program.entries.size());
+  size_t first = 0;
+  for (size_t group = 0; group < program.groups; ++group) {
+    const size_t begin = program.group_begin(group), rows = program.group_end(group) - begin;
+    std::vector<uint32_t> counts(rows, 0);
+    const auto tasks_of = [&](size_t b, const auto& visit) {
+      const Block& block = program.block(group, b);
+      size_t entry = block.first_entry;
+      for (size_t t = 0; t < block.task_count; ++t) {
+        const RowTask task = program.tasks[block.first_task + t];
+        visit(block, task, entry);
+        entry += task.count;
+      }
+    };
+    for (size_t b = 0; b < program.block_count; ++b) {
+      tasks_of(b, [&](const Block&, RowTask task, size_t) { counts[task.row - begin] += task.count; });
+    }
+    whole.blocks.push_back({first, whole.tasks.size(), rows, 0});
+    std::vector<size_t> next(rows);
+    for (size_t r = 0; r < rows; ++r) {
+      whole.tasks.push_back({static_cast<uint32_t>(begin + r), counts[r]});
+      next[r] = first;
+      first += counts[r];
+    }
+    for (size_t b = 0; b < program.block_count; ++b) {
+      tasks_of(b, [&](const Block& block, RowTask task, size_t entry) {
+        for (size_t i = 0; i < task.count; ++i) {
+          Entry moved = program.entries[entry + i];
+          moved.offset = static_cast<uint32_t>((moved.offset + block.activations) / divisor);
+          whole.entries[next[task.row - begin]++] = moved;
+        }
+      });
+    }
+  }
+  return whole;
+}
+
 }  // namespace sparsepack

@@ -39,4 +39,8 @@ struct ProgramShape {
 // Sums run in column order whatever the blocks, so results do not depend on the layout.
 Program build_program(const SparseRows& weight, const ProgramShape& shape);
 
+// The same with a single block and every offset divided: for tiles so narrow that all of their
+// activations stay near, where short rows would cost more than they save.
+Program without_blocks(const Program& program, size_t divisor);
+
 }  // namespace sparsepack

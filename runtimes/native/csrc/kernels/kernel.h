@@ -52,6 +52,8 @@ struct RowsCall {
   const float* residual_end;
   bool clamp;
   float low, high;
+  size_t entries_ahead;  // entries to prefetch at this distance; 0: the processor does well alone
+  size_t rows_ahead;     // output and residual to prefetch this many rows before they are finished; 0: not
 };
 
 using RowsFunction = void (*)(const RowsCall&);
@@ -62,6 +64,9 @@ struct KernelSet {
   int align_units;                   // tiles should begin at multiples of this
   RowsFunction rows[kMaxUnits + 1];  // by tile width; [0] unused
   RowsFunction rows_narrow[kMaxUnits + 1];  // for activations aligned to a unit only
+  // Long rows over one position (always to scratch) and over one unit; the entries' offsets are those
+  // of the one position.
+  RowsFunction rows_one, rows_unit;
   // Copies of parts of an image, `from_pitch` floats between its rows. `take_columns` reads every
   // stride-th value and nothing past the last; `take_units` takes one unit a row, packs them without
   // a gap, and may read on to the end of 2 * kUnit values where it is strided.

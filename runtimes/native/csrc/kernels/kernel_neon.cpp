@@ -1,4 +1,4 @@
-// NEON of 64-bit ARM, where it is part of the base architecture. Never compiled for a release so far.
+// NEON of 64-bit ARM, where it is part of the base architecture.
 #if defined(__aarch64__)
 #include <cmath>
 #include <cstring>
