@@ -239,12 +239,14 @@ class MaskedNetwork:
                     self.required_data(),
                     rule.names,
                     seed=self.recipe.seed,
+                    epoch=draw,
                     device=self.device,
                     **options,
                 )
             self.totals.search_flops += self.counter.scoring(examples)
         weights = weight_arrays(self.module, list(rule.names))
-        return UnitEvidence({}, weights, gradients, self.recipe.seed, draw)
+        macs = {tensor.name: tensor.macs for tensor in self.counter.tensors if tensor.macs is not None}
+        return UnitEvidence({}, weights, gradients, self.recipe.seed, draw, macs)
 
     def _change(self, stage: Change) -> None:
         probe = self._probe(stage.sparsity, stage.number)

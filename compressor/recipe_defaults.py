@@ -90,7 +90,7 @@ def _complete(shared: Shared, run: RunSettings, path: str) -> PruneRecipe:
         rounds=run.rounds,
         init=_initialiser(shared, run, method),
         generator=check_generator(run.generator or method.generator),
-        **_units(shared, run, choice.structure),
+        **_units(shared, run, method, choice.structure),
         keep_alive=run.keep_alive,
         exclude=list(run.exclude),
         train=train,
@@ -99,9 +99,10 @@ def _complete(shared: Shared, run: RunSettings, path: str) -> PruneRecipe:
     )
 
 
-def _units(shared: Shared, run: RunSettings, structure: Structure) -> dict[str, Any]:
+def _units(shared: Shared, run: RunSettings, method: Method, structure: Structure) -> dict[str, Any]:
     """Check what a run says about coupled units, and that its structure has some."""
-    given = {"saliency": run.saliency, "aggregation": run.aggregation, "round_to": run.round_to}
+    saliency = run.saliency or (method.saliency if isinstance(structure, Channel) else None)
+    given = {"saliency": saliency, "aggregation": run.aggregation, "round_to": run.round_to}
     if not isinstance(structure, Channel):
         for key, value in given.items():
             if value not in (None, 1):

@@ -6,6 +6,7 @@ aggregated. Pure numpy; higher = keep.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -35,6 +36,7 @@ class UnitEvidence:
         gradients: of the loss with respect to these, where the saliency needs them.
         seed: the run's.
         draw: the number of the pruning round.
+        macs: multiply-adds of one sample in each prunable tensor, where they were counted.
     """
 
     scores: Mapping[str, Array] = field(default_factory=dict)
@@ -42,6 +44,7 @@ class UnitEvidence:
     gradients: Mapping[str, Array] = field(default_factory=dict)
     seed: int = 0
     draw: int = 0
+    macs: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -163,6 +166,34 @@ def _taylor(coupling: Coupling, width: Width, given: UnitEvidence, how: str, poo
     return np.square(aggregate(np.abs(rows) if how == "max" else rows, sizes, how, False))
 
 
+def _gate(coupling: Coupling, width: Width, given: UnitEvidence, how: str, pooled: bool) -> Scores:
+    # A gate on what the unit gives out: behind its normalisation where it has one, else behind weights and bias.
+    # Both would count the same gate twice.
+    scales = {m.tensor for m in width.companions if m.tensor in coupling.normalised}
+    shifts = {name.removesuffix("weight") + "bias" for name in scales}
+    members = [m for m in width.companions if m.tensor in scales | shifts] or [*width.weights, *width.companions]
+    members = [m for m in members if m.tensor in given.gradients]
+    if not members:
+        raise UnsupportedError(f"no gradient reaches '{width.name}', so its units cannot be scored.")
+    arrays = {
+        m.tensor: np.multiply(given.weights[m.tensor], given.gradients[m.tensor], dtype=np.float64) for m in members
+    }
+    rows, _ = _reduced(tuple(members), arrays, width, 1, False)
+    total: Scores = np.abs(rows.sum(axis=0))
+    return total
+
+
+def _gate_per_operation(coupling: Coupling, width: Width, given: UnitEvidence, how: str, pooled: bool) -> Scores:
+    missing = [member.tensor for member in width.weights if member.tensor not in given.macs]
+    if missing:
+        raise UnsupportedError(
+            f"the multiply-adds of '{missing[0]}' are not known, so no cost can be given; choose the saliency 'gate'."
+        )
+    cost = math.fsum(given.macs[m.tensor] * float((m.indices >= 0).mean()) / width.count for m in width.weights)
+    scores: Scores = _gate(coupling, width, given, how, pooled) / max(cost, 1.0)
+    return scores
+
+
 def _batch_norm(coupling: Coupling, width: Width, given: UnitEvidence, how: str, pooled: bool) -> Scores:
     members = tuple(member for member in width.companions if member.tensor in coupling.normalised)
     if not members:
@@ -207,6 +238,14 @@ SALIENCIES: dict[str, Saliency] = {
     "l1": Saliency("sum |w| (Li et al. 2017)", _l1),
     "l2": Saliency("root of sum w^2", _l2, aggregation="l2"),
     "taylor": Saliency("(sum w dL/dw)^2 (Molchanov et al. 2019, eq. 8)", _taylor, needs_gradients=True),
+    "gate": Saliency(
+        "|dL/dc| of a gate c on the unit (van Amersfoort et al. 2020; Verdenius et al. 2020)",
+        _gate,
+        needs_gradients=True,
+    ),
+    "gate-per-operation": Saliency(
+        "the same over the multiply-adds of the unit's weights", _gate_per_operation, needs_gradients=True
+    ),
     "batch-norm-scale": Saliency("|scale| of the normalisation (Liu et al. 2017)", _batch_norm),
     "geometric-median": Saliency("distance to the other filters (He et al. 2019, eq. 4)", _geometric_median),
     "random": Saliency("uniform in [0, 1), from the seed", _random),

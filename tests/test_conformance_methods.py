@@ -34,7 +34,10 @@ WEIGHTS = {"0.weight": 36, "3.weight": 288, "6.weight": 384, "8.weight": 36}
 STRUCTURES = {"element": "element", "N:M": "2:4", "channel": "channel"}
 SPARSITY = 0.6
 # What a method cannot do without.
-OPTIONS: dict[str, dict[str, Any]] = {"ticket-transfer": {"source_optimiser": "adam"}}
+OPTIONS: dict[str, dict[str, Any]] = {
+    "ticket-transfer": {"source_optimiser": "adam"},
+    "snip-isometry": {"isometry_steps": 3},
+}
 
 
 @pytest.fixture(scope="module")

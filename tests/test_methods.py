@@ -48,6 +48,12 @@ CATALOGUE = {
         "cops",
         "synflow",
         "synflow-l2",
+        "snip-isometry",
+        "sbp-sr",
+        "prospr",
+        "3sp",
+        "snap-it",
+        "cnip-it",
     },
     "PaT": {
         "magnitude",

@@ -9,72 +9,23 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from pai_probes import CPU, perceptron, probe_of, scored, small_data
 from scipy.optimize import linprog
 from torch import nn
 
-from sparsepack.compressor.counter import Counter
-from sparsepack.compressor.evidence import EVIDENCE
 from sparsepack.compressor.evidence.hessian_gradient import balanced_batch
-from sparsepack.compressor.evidence.probe import Probe
 from sparsepack.compressor.pipeline import prune
 from sparsepack.compressor.recipe import single_run
-from sparsepack.compressor.rule import MaskRule
 from sparsepack.compressor.schedule import exponential, ladder, linear
 from sparsepack.compressor.scores import SCORES, ScoreInputs, saliency
 from sparsepack.compressor.scores.cops import controlled, mixed
 from sparsepack.compressor.scores.products import gradient_norm_preservation, grasp, loss_preservation
 from sparsepack.compressor.selection import top_k
 from sparsepack.compressor.smart_ratio import smart_ratio
-from sparsepack.compressor.space import make_space
-from sparsepack.compressor.structure import Element
 from sparsepack.errors import UnsupportedError
-from sparsepack.models.data import Dataset, load_data, make_dataset
-from sparsepack.models.prunable import prunable_tensors
+from sparsepack.models.data import load_data, make_dataset
 from sparsepack.models.seeding.initialise import initialise
 from sparsepack.models.seeding.record import PHILOX
-
-CPU = torch.device("cpu")
-
-
-def small_data(classes: int = 3, shape: tuple[int, ...] = (5,)) -> Dataset:
-    random = np.random.default_rng(0)
-    inputs = random.standard_normal((30, *shape)).astype(np.float32)
-    labels = np.arange(30) % classes
-    return make_dataset("small", inputs, labels, inputs, labels)
-
-
-def probe_of(module: nn.Module, data: Dataset | None, shape: tuple[int, ...], **options: Any) -> Probe:
-    """A probe as the engine makes one, at the first round."""
-    prunable = prunable_tensors(module)
-    rule = MaskRule(make_space(prunable, Element()), Element(), "global")
-    return Probe(
-        module=module,
-        rule=rule,
-        masks={},
-        sparsity=0.5,
-        options=options,
-        seed=1,
-        draw=0,
-        device=CPU,
-        counter=Counter(prunable),
-        data=data,
-        tape=lambda _: {},
-        fresh=lambda _: {},
-        examples=lambda batch: (torch.randn(batch, *shape),),
-    )
-
-
-def perceptron(*widths: int, bias: bool = False) -> nn.Sequential:
-    torch.manual_seed(0)
-    layers: list[nn.Module] = []
-    for taken, given in itertools.pairwise(widths):
-        layers += [nn.Linear(taken, given, bias=bias), nn.ReLU()]
-    return nn.Sequential(*layers[:-1])
-
-
-def scored(name: str, probe: Probe) -> dict[str, np.ndarray]:
-    evidence = {kind: EVIDENCE[kind].gather(probe) for kind in SCORES[name].evidence}
-    return SCORES[name].compute(ScoreInputs(probe.weights(), evidence, options=probe.options))
 
 
 def test_synflow_of_two_linear_layers_is_the_closed_form() -> None:

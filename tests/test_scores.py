@@ -193,6 +193,9 @@ def test_random_masks_under_global_allocation_are_spread_evenly() -> None:
 def test_the_table_takes_what_it_says() -> None:
     weights = {"w": np.array([[1.0, -2.0], [3.0, -4.0]], np.float32)}
     found = {kind: {"w": np.full((2, 2), 0.5, np.float32)} for kind in EVIDENCE}
+    for factors in (found[kind] for kind in EVIDENCE if kind.startswith("kronecker")):
+        factors |= {"w/A": np.eye(2), "w/S": np.eye(2)}
+    found["unit-gates"] = {"w": np.full(2, 0.5, np.float32)}
     options = {option.name: option.default for method in METHODS.values() for option in method.options}
     inputs = ScoreInputs(
         weights, found, seed=1, draw=2, options=options, select=lambda scores: {"w": scores["w"] > scores["w"].mean()}

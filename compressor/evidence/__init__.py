@@ -59,6 +59,18 @@ def _hessian_gradient(probe: Probe) -> Mapping[str, Array]:
     return hessian_gradient(probe)
 
 
+def _unrolled_gates(probe: Probe) -> Mapping[str, Array]:
+    from .unrolled import unrolled_gates
+
+    return unrolled_gates(probe)
+
+
+def _unit_gates(probe: Probe) -> Mapping[str, Array]:
+    from .unit_gates import unit_gates
+
+    return unit_gates(probe)
+
+
 def _initial_weights(probe: Probe) -> Mapping[str, Array]:
     return probe.recorded("initial")
 
@@ -107,6 +119,12 @@ EVIDENCE: dict[str, Evidence] = {
     "squared-flow": Evidence(_squared_flow, ("gradients",), "dR/d(w^2), the same of the network of squares"),
     "hessian-gradient": Evidence(
         _hessian_gradient, ("data", "labels", "gradients"), "the Hessian of the cross-entropy times its gradient"
+    ),
+    "unrolled-gates": Evidence(
+        _unrolled_gates, ("data", "labels", "gradients"), "dL/dc of gates on the weights, through training steps"
+    ),
+    "unit-gates": Evidence(
+        _unit_gates, ("data", "labels", "gradients"), "dL/dc of gates on output units, by weight name"
     ),
     "initial-weights": Evidence(_initial_weights, (), "the weights before the first step, from the tape"),
     "update-squares": Evidence(

@@ -109,6 +109,7 @@ class Method:
             record that the score relies on.
         transforms: f1 and f2, entries of ``TRANSFORMS``: what is done to mask and kept weights once they are chosen,
             in order, before anything is trained.
+        saliency: what ranks coupled units where the recipe does not say; None: the sums of the score.
         resurrects: whether a later round of an iterative schedule may keep a weight that an earlier one removed; the
             weights are then set back to the dense ones before each round.
         spares_head: whether the last prunable tensor, the task's head, stays dense and out of the count.
@@ -141,6 +142,7 @@ class Method:
     plan: str = "standard"
     prepares: str = "none"
     transforms: tuple[str, ...] = ()
+    saliency: str | None = None
     resurrects: bool = False
     spares_head: bool = False
     exact: bool = True

@@ -14,6 +14,7 @@ from ...errors import unknown_name
 from ...files import Array
 from ..mask import BoolArray
 from .cops import controlled, mixed
+from .gates import gate_sensitivity, weights_and_units
 from .gradient import saliency
 from .layer_adaptive import layer_adaptive_magnitude
 from .magnitude import magnitude
@@ -142,6 +143,14 @@ SCORES: dict[str, Score] = {
         lambda given: loss_preservation(given.weights, given.evidence["gradients"]),
         ("gradients",),
         "|dL/dw| w^2 / sum",
+    ),
+    "prospr": Score(
+        lambda given: gate_sensitivity(given.evidence["unrolled-gates"]), ("unrolled-gates",), "|dL_M/dc| / sum"
+    ),
+    "weights-and-units": Score(
+        lambda given: weights_and_units(given.weights, given.evidence["gradients"], given.evidence["unit-gates"]),
+        ("gradients", "unit-gates"),
+        "min(|w dL/dw|, |dL/dc| of its output unit) / sum",
     ),
     "cops": Score(_cops, ("gradients", "hessian-gradient"), "mix of the scores of snip and grasp"),
     "relevance": Score(

@@ -22,17 +22,17 @@ def grasp(weights: Arrays, products: Arrays) -> dict[str, Array]:
     Signed: a weight whose removal makes the gradient grow comes last. (Some surveys print the opposite reading; the
     authors' code removes the largest ``-w Hg``.)
     """
-    return _shares({name: times(weight, products, name) for name, weight in weights.items()})
+    return shares({name: times(weight, products, name) for name, weight in weights.items()})
 
 
 def gradient_norm_preservation(weights: Arrays, products: Arrays) -> dict[str, Array]:
     """Return ``|w Hg|``: how little the gradient's norm changes either way (Lubana and Dick 2021), adding up to 1."""
-    return _shares({name: np.abs(times(weight, products, name)) for name, weight in weights.items()})
+    return shares({name: np.abs(times(weight, products, name)) for name, weight in weights.items()})
 
 
 def loss_preservation(weights: Arrays, gradients: Arrays) -> dict[str, Array]:
     """Return ``|g| w^2``: loss preservation aware of magnitude (Lubana and Dick 2021, section 5), adding up to 1."""
-    return _shares({name: np.abs(times(weight, gradients, name)) * np.abs(weight) for name, weight in weights.items()})
+    return shares({name: np.abs(times(weight, gradients, name)) * np.abs(weight) for name, weight in weights.items()})
 
 
 def synflow(weights: Arrays, flow: Arrays) -> dict[str, Array]:
@@ -56,7 +56,12 @@ def times(weight: Array, others: Arrays, name: str) -> Array:
     return np.multiply(weight, others[name], dtype=np.float64)
 
 
-def _shares(values: dict[str, Array]) -> dict[str, Array]:
+def shares(values: Mapping[str, Array]) -> dict[str, Array]:
+    """Return the values divided by the sum of their absolute values, float32.
+
+    Raises:
+        UnsupportedError: all are zero.
+    """
     total = math.fsum(float(np.abs(array).sum()) for array in values.values())
     if total == 0:
         raise UnsupportedError(

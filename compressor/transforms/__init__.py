@@ -96,7 +96,28 @@ def _sparsegpt(probe: Probe) -> Outcome:
     return apply_sparsegpt(probe)
 
 
+def _edge_of_chaos(probe: Probe) -> Outcome:
+    from .rescaling import edge_of_chaos
+
+    return edge_of_chaos(probe)
+
+
+def _smaller_fan_in(probe: Probe) -> Outcome:
+    from .rescaling import smaller_fan_in
+
+    return smaller_fan_in(probe)
+
+
+def _approximate_isometry(probe: Probe) -> Outcome:
+    from .isometry import approximate_isometry
+
+    return approximate_isometry(probe)
+
+
 TRANSFORMS: dict[str, Transform] = {
+    "edge-of-chaos": Transform(_edge_of_chaos, (), "each layer scaled so that fan_in mean(w^2 m) = 2"),
+    "smaller-fan-in": Transform(_smaller_fan_in, (), "each layer scaled as if drawn for the inputs that are left"),
+    "approximate-isometry": Transform(_approximate_isometry, (), "descent on ||W W^T - I|| of every masked layer"),
     "kept-weights": Transform(_kept_weights, (), "option kept: rewind, draw again, sign, sign x sigma, shuffle"),
     "pruned-weights": Transform(_pruned_weights, (), "option pruned: zero, frozen at the start, or one or the other"),
     "sanity-check": Transform(_sanity_check, (), "option check: shuffled mask or weights, other initialisation"),

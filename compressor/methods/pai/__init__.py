@@ -4,8 +4,11 @@ from ..declaration import Method
 from .controls import MAGNITUDE_AT_INIT, RANDOM_AT_INIT
 from .curvature import COPS, GRADIENT_NORM, GRASP, LOSS_PRESERVATION
 from .flow import SYNFLOW, SYNFLOW_L2
+from .propagation import SBP_SR, SNIP_ISOMETRY
+from .prospective import PROSPR
 from .rounds import FORCE, ITERATIVE_SNIP, SNIP_IT
 from .sensitivity import SNIP
+from .units import CNIP_IT, SNAP_IT, THREE_SP
 
 METHODS: tuple[Method, ...] = (
     RANDOM_AT_INIT,
@@ -20,4 +23,10 @@ METHODS: tuple[Method, ...] = (
     COPS,
     SYNFLOW,
     SYNFLOW_L2,
+    SNIP_ISOMETRY,
+    SBP_SR,
+    PROSPR,
+    THREE_SP,
+    SNAP_IT,
+    CNIP_IT,
 )
