@@ -38,6 +38,7 @@ def write_arrays(
     arrays_of: Callable[[Part], dict[str, Array]],
     values: str,
     force: bool,
+    index_dtype: str = "int32",
 ) -> None:
     """Write a checkpoint as a container of plain arrays.
 
@@ -49,6 +50,7 @@ def write_arrays(
         arrays_of: gives the arrays of one tensor, by their name in the file.
         values: ``fp32``, ``fp16``, ``bf16`` or ``int8``.
         force: whether an existing file may be replaced.
+        index_dtype: what the manifest says of the column indices.
 
     Raises:
         OutputExistsError: the file exists and ``force`` is false.
@@ -69,6 +71,7 @@ def write_arrays(
             arrays[name] = array
     lossy = None if parse_values(values, VALUES).lossless else error
     manifest = describe(checkpoint.metadata, described, values=values, max_abs_error=lossy, chain=True)
+    manifest = msgspec.structs.replace(manifest, index_dtype=index_dtype)
     content = manifest_json(manifest)
     checksum = zlib.crc32(content)
     for array in arrays.values():

@@ -35,12 +35,14 @@ class StoredTensor:
         values: 1-D, in the stored dtype; None when a seed draws them all.
         codec: how it is stored, for people.
         codes: of coded values, which ``values`` holds decoded; None for others.
+        mask_drawn: whether a seed draws the mask, too.
     """
 
     mask: BoolArray | None
     values: Array | None
     codec: str
     codes: Array | None = None
+    mask_drawn: bool = False
 
 
 def check_version(path: Path, metadata: Any, format: str, version: int) -> None:
@@ -152,7 +154,8 @@ class ContainerArtifact(Artifact):
                 continue
             stored = self._read(entry)
             values = stored.values if stored.codes is None else stored.codes
-            bound = part_bound(stored.mask, values, entry.structure, entry.output_axis)
+            mask = None if stored.mask_drawn else stored.mask
+            bound = part_bound(mask, values, entry.structure, entry.output_axis)
             size = self.tensor_bytes(entry)
             rows.append(TensorRow(entry.name, entry.shape, entry.kept_count, size, stored.codec, bound, entry.error))
         return rows

@@ -2,8 +2,11 @@
 
 A masked tensor is a matrix with one row an output unit: [O, I] as it is, a convolution's [O, I, kH, kW] as
 (O, I*kH*kW), an ONNX MatMul's [K, N] (output axis 1) transposed to (N, K). Its arrays are ``<name>.crow_indices``
-(int32, rows + 1), ``<name>.col_indices`` (int32, rising within a row) and ``<name>.values``; a selected tensor has no
-values, its seed draws them. A tensor without a mask stands under its own name. Frozen weights come from the seed too.
+(rows + 1), ``<name>.col_indices`` (rising within a row) and ``<name>.values``; a selected tensor has no values, its
+seed draws them. A tensor without a mask stands under its own name. Frozen weights come from the seed too.
+
+Indices are int32; int64 where a consumer wants it (torch with MKL takes either, both of one type), uint16 for files of
+half the index bytes (scipy widens them; row pointers stay int32).
 """
 
 from __future__ import annotations
@@ -16,7 +19,7 @@ import numpy as np
 
 from ..compressor.checkpoint import SparseCheckpoint
 from ..compressor.mask import BoolArray
-from ..errors import FileFormatError, UnsupportedError
+from ..errors import FileFormatError, UnsupportedError, unknown_name
 from ..files import Array, TensorFile
 from .arrays import ArraysArtifact, ArraySpec, scale_arrays, scale_spec, whole_arrays, write_arrays
 from .container import StoredTensor
@@ -25,7 +28,8 @@ from .parts import Part
 
 FORMAT = "csr"
 VERSION = 1
-_LARGEST = 2**31 - 1
+# Index type -> type of the row pointers, and the largest number of columns.
+INDEX_DTYPES = {"int32": ("int32", 2**31 - 1), "int64": ("int64", 2**63 - 1), "uint16": ("int32", 2**16)}
 
 
 class CsrMatrix(NamedTuple):
@@ -44,7 +48,14 @@ def matrix_shape(shape: tuple[int, ...], output_axis: int) -> tuple[int, int]:
     return shape[output_axis], math.prod(extent for axis, extent in enumerate(shape) if axis != output_axis)
 
 
-def write_csr(checkpoint: SparseCheckpoint, path: Path, *, values: str = "fp32", force: bool = False) -> None:
+def write_csr(
+    checkpoint: SparseCheckpoint,
+    path: Path,
+    *,
+    values: str = "fp32",
+    force: bool = False,
+    index_dtype: str = "int32",
+) -> None:
     """Write a checkpoint as ``csr``.
 
     Args:
@@ -52,25 +63,42 @@ def write_csr(checkpoint: SparseCheckpoint, path: Path, *, values: str = "fp32",
         path: where to.
         values: ``fp32``, ``fp16``, ``bf16`` or ``int8``.
         force: whether an existing file may be replaced.
+        index_dtype: of the column indices, one of :data:`INDEX_DTYPES`.
 
     Raises:
         OutputExistsError: the file exists and ``force`` is false.
-        UnsupportedError: a tensor is too large for 32-bit indices, or a value for half precision.
+        UnknownNameError: no such index type.
+        UnsupportedError: a tensor is too large for the indices, or a value for the value type.
     """
-    write_arrays(checkpoint, path, format=FORMAT, version=VERSION, arrays_of=_arrays, values=values, force=force)
+    if index_dtype not in INDEX_DTYPES:
+        raise unknown_name("index type", index_dtype, INDEX_DTYPES)
+    write_arrays(
+        checkpoint,
+        path,
+        format=FORMAT,
+        version=VERSION,
+        arrays_of=lambda part: _arrays(part, index_dtype),
+        values=values,
+        force=force,
+        index_dtype=index_dtype,
+    )
 
 
-def _arrays(part: Part) -> dict[str, Array]:
+def _arrays(part: Part, index_dtype: str) -> dict[str, Array]:
     name, shape = part.entry.name, part.entry.shape
     if part.mask is None:
         return whole_arrays(part)
     rows, columns = matrix_shape(shape, part.entry.output_axis)
-    if max(columns, part.entry.kept_count) > _LARGEST:
-        raise UnsupportedError(f"tensor '{name}' of shape {shape} is too large for 32-bit indices; use 'packed'.")
+    pointers, most = INDEX_DTYPES[index_dtype]
+    if columns > most or part.entry.kept_count > np.iinfo(pointers).max:
+        raise UnsupportedError(
+            f"tensor '{name}' of shape {shape} has {columns} columns and keeps {part.entry.kept_count} weights, "
+            f"too many for {index_dtype} indices; give --index-dtype int64, or use 'packed'."
+        )
     matrix = _as_matrix(part.mask, part.entry)
-    crow = np.zeros(rows + 1, np.int32)
+    crow = np.zeros(rows + 1, pointers)
     np.cumsum(np.count_nonzero(matrix, axis=1), out=crow[1:])
-    col = np.nonzero(matrix)[1].astype(np.int32)
+    col = np.nonzero(matrix)[1].astype(index_dtype)
     arrays: dict[str, Array] = {f"{name}.crow_indices": crow, f"{name}.col_indices": col}
     if part.values is not None:
         values = part.values if part.coded is None else part.coded.codes
@@ -112,9 +140,12 @@ class CsrArtifact(ArraysArtifact):
         if not entry.masked:
             return {entry.name: (entry.stored_dtype, entry.shape), **scale_spec(entry)}
         rows, _ = matrix_shape(entry.shape, entry.output_axis)
+        if self.manifest.index_dtype not in INDEX_DTYPES:
+            raise FileFormatError(f"{self.path} has indices of the unknown type '{self.manifest.index_dtype}'.")
+        pointers, _ = INDEX_DTYPES[self.manifest.index_dtype]
         spec: ArraySpec = {
-            f"{entry.name}.crow_indices": ("int32", (rows + 1,)),
-            f"{entry.name}.col_indices": ("int32", (entry.kept_count,)),
+            f"{entry.name}.crow_indices": (pointers, (rows + 1,)),
+            f"{entry.name}.col_indices": (self.manifest.index_dtype, (entry.kept_count,)),
         }
         if entry.parametrisation != "selected":
             spec[f"{entry.name}.values"] = (entry.stored_dtype, (entry.kept_count,))

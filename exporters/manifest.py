@@ -27,7 +27,7 @@ from .seeds import SeedException, Seeding, common_seeding, exceptions, with_exce
 # A reader refuses a file that claims more dense bytes than this: 64 MiB and 65,536 for each byte of the file. The
 # emptiest network that the codecs can write stays below it, and a few forged bytes cannot ask for petabytes.
 FREE_BYTES = 2**26
-_BYTES_PER_BYTE = 2**16
+BYTES_PER_BYTE = 2**16
 _RECIPE_DIGITS = 16
 # As many as numpy had for decades.
 _MAX_AXES = 32
@@ -123,6 +123,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_def
         max_abs_error: the largest difference that rounding made to any weight; None for lossless values.
         seeding: common part of the seed records; None when nothing is seeded.
         chain: the network as a list of layers, in formats that a framework-free runtime reads.
+        index_dtype: ``csr`` only: the integer type of its column indices.
         training: counted cost of the checkpoint.
     """
 
@@ -134,10 +135,12 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_def
     seeding: Seeding | None = None
     chain: list[dict[str, Any]] | None = None
     training: TrainingCost | None = None
+    index_dtype: str = "int32"
 
     def __post_init__(self) -> None:
         """As :meth:`TensorEntry.__post_init__`."""
-        msgspec.structs.force_setattr(self, "values", sys.intern(self.values))
+        for field in ("values", "index_dtype"):
+            msgspec.structs.force_setattr(self, field, sys.intern(getattr(self, field)))
 
     def record(self, entry: TensorEntry) -> TensorRecord:
         """Return ``entry`` as the checkpoint's record of the same tensor."""
@@ -196,7 +199,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_def
 
 def plausible_bytes(file_bytes: int) -> int:
     """Return the most dense bytes that a file of this size may claim."""
-    return FREE_BYTES + _BYTES_PER_BYTE * file_bytes
+    return FREE_BYTES + BYTES_PER_BYTE * file_bytes
 
 
 def read_manifest(path: Path, content: Any, file_bytes: int) -> Manifest:

@@ -11,13 +11,14 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ..compressor.checkpoint import SparseCheckpoint
 from ..compressor.mask import BoolArray
 from ..compressor.structure import NofM, from_blocks, parse_structure, to_blocks
-from ..errors import FileFormatError, UnsupportedError, UsageError
+from ..errors import FileFormatError, RuntimeUnavailableError, UnsupportedError, UsageError, unknown_name
 from ..files import Array, TensorFile
 from .arrays import ArraysArtifact, ArraySpec, scale_arrays, scale_spec, whole_arrays, write_arrays
 from .codecs import bits
@@ -25,8 +26,13 @@ from .container import StoredTensor
 from .manifest import TensorEntry
 from .parts import Part
 
+if TYPE_CHECKING:
+    import torch
+
 FORMAT = "nm"
 VERSION = 1
+# Rows and columns that the half-precision kernels behind torch.sparse.to_sparse_semi_structured take whole.
+SEMI_STRUCTURED = (32, 64)
 
 
 def index_width(m: int) -> int:
@@ -103,6 +109,13 @@ def _rows(shape: tuple[int, ...], axis: int) -> tuple[int, int] | None:
     return shape[axis], math.prod(shape) // shape[axis]
 
 
+def from_semi_structured(tensor: torch.Tensor) -> Array:
+    """Return what :meth:`NmArtifact.to_semi_structured` made, dense, in its own type, on the CPU."""
+    from ..models.tensors import to_numpy
+
+    return to_numpy(tensor.to_dense())
+
+
 class NmArtifact(ArraysArtifact):
     """An opened ``nm`` file."""
 
@@ -121,6 +134,41 @@ class NmArtifact(ArraysArtifact):
         width = index_width(structure.m)
         spec[f"{entry.name}.indices"] = ("uint8", (bits.packed_size(rows * kept, width),))
         return spec | scale_spec(entry)
+
+    def to_semi_structured(self, name: str, dtype: str = "float16") -> torch.Tensor:
+        """Return a 2:4 matrix as PyTorch's semi-structured tensor on the CUDA device, packed for its tensor cores now.
+
+        :func:`from_semi_structured` is the way back.
+
+        Args:
+            name: a masked tensor of two axes with output axis 0.
+            dtype: ``float16`` or ``bfloat16``; the values are rounded to it.
+
+        Raises:
+            UnsupportedError: it is no 2:4 matrix, or its shape is none that the kernels take.
+            RuntimeUnavailableError: there is no CUDA device.
+        """
+        entry = self._entry(self._entry(name).alias_of or name)
+        if not entry.masked or entry.structure != "2:4" or len(entry.shape) != 2 or entry.output_axis != 0:
+            raise UnsupportedError(
+                f"tensor '{name}' is no 2:4 matrix of [outputs, inputs]; the hardware takes no other."
+            )
+        if entry.shape[0] % SEMI_STRUCTURED[0] or entry.shape[1] % SEMI_STRUCTURED[1]:
+            raise UnsupportedError(
+                f"tensor '{name}' of shape {entry.shape} does not divide into tiles of {SEMI_STRUCTURED}, which the "
+                "kernels behind PyTorch's semi-structured tensors ask for."
+            )
+        if dtype not in ("float16", "bfloat16"):
+            raise unknown_name("type of a semi-structured tensor", dtype, ("float16", "bfloat16"))
+        import torch
+
+        from ..models.tensors import to_torch
+
+        if not torch.cuda.is_available():
+            raise RuntimeUnavailableError("PyTorch's semi-structured tensors live on a CUDA device, and there is none.")
+        dense = to_torch(self.tensor(name)).to("cuda", getattr(torch, dtype))
+        packed: torch.Tensor = torch.sparse.to_sparse_semi_structured(dense)
+        return packed
 
     def read(self, entry: TensorEntry) -> StoredTensor:
         """Return mask and values; see :meth:`.container.ContainerArtifact.read`."""

@@ -12,6 +12,7 @@ import struct
 import tempfile
 import zlib
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import IO
 
@@ -26,8 +27,9 @@ from .codecs import CODED, POSITIONS, SEEDED, VALUES, Layout
 from .codecs.coded import POOLED, decode_coded, encode_coded
 from .codecs.deflate import deflate, inflate
 from .codecs.dictionary import DICTIONARY
+from .codecs.seeded import SeededMask
 from .container import PREFIX, ContainerArtifact, StoredTensor, check_version
-from .manifest import FREE_BYTES, TensorEntry, describe, manifest_json, read_manifest
+from .manifest import BYTES_PER_BYTE, FREE_BYTES, TensorEntry, describe, manifest_json, read_manifest
 from .parts import VALUES as VALUE_TYPES
 from .parts import Part, drawn, parts, stored_units
 from .quantise import Coded
@@ -47,14 +49,16 @@ _MAX_MANIFEST = 2**26
 _FREE_WEIGHTS = 2**17
 
 
-def encode_positions(mask: BoolArray, layout: Layout, *, free: bool = True) -> tuple[str, bytes]:
+def encode_positions(mask: BoolArray, layout: Layout, *, free: bool = True, seeded: bool = True) -> tuple[str, bytes]:
     """Return the id of the position codec with the smallest stream (the first of equals), and that stream.
 
     Args:
         mask: bool, dense shape.
         layout: what the codecs may know.
         free: whether codecs that store nothing at all may win.
+        seeded: whether a mask may be stored as its seed.
     """
+    layout = layout if seeded else replace(layout, seed=None)
     streams = {name: codec.encode(mask, layout) for name, codec in POSITIONS.items()}
     sizes = {name: len(s) for name, s in streams.items() if s is not None and (s or free)}
     winner = min(sizes, key=lambda name: sizes[name])
@@ -113,7 +117,8 @@ def _encode_all(checkpoint: SparseCheckpoint, values: str, streams: IO[bytes]) -
     pooled = False
     for part in parts(checkpoint, values):
         free = dense <= FREE_BYTES or part.entry.size <= _FREE_WEIGHTS
-        entry, pieces = _encode(part, free=free, with_table=not pooled)
+        seed = checkpoint.metadata.provenance.seed
+        entry, pieces = _encode(part, free=free, with_table=not pooled, seed=seed)
         pooled = pooled or (part.coded is not None and part.coded.pooled)
         if entry.alias_of is None:
             digests.append(bytes.fromhex(part.entry.sha256)[:_DIGEST])
@@ -133,24 +138,24 @@ def _chunks(stream: IO[bytes]) -> Iterator[bytes]:
         yield chunk
 
 
-def _encode(part: Part, *, free: bool, with_table: bool) -> tuple[TensorEntry, list[bytes]]:
+def _encode(part: Part, *, free: bool, with_table: bool, seed: int) -> tuple[TensorEntry, list[bytes]]:
     entry = msgspec.structs.replace(part.entry, sha256="")
     if entry.alias_of is not None:
         return entry, []
-    pieces = []
-    if part.mask is not None:
-        layout = Layout(entry.shape, entry.structure, entry.output_axis, entry.kept_count)
-        codec, stream = encode_positions(part.mask, layout, free=free)
-        entry = msgspec.structs.replace(entry, positions=(codec, len(stream)))
-        pieces.append(stream)
     if part.values is None or (free and drawn(part)):
-        codec, stream = SEEDED, b""
+        codec, values = SEEDED, b""
     elif part.coded is not None:
-        codec, stream = encode_coded(part.coded, with_table=with_table or not part.coded.pooled)
+        codec, values = encode_coded(part.coded, with_table=with_table or not part.coded.pooled)
     else:
-        codec, stream = encode_values(part.values)
-    pieces.append(stream)
-    return msgspec.structs.replace(entry, values=(codec, len(stream))), pieces
+        codec, values = encode_values(part.values)
+    entry = msgspec.structs.replace(entry, values=(codec, len(values)))
+    if part.mask is None:
+        return entry, [values]
+    layout = Layout(entry.shape, entry.structure, entry.output_axis, entry.kept_count, entry.name, seed)
+    # The values must vouch for the tensor where its positions take next to nothing.
+    vouched = len(values) * BYTES_PER_BYTE >= entry.size * numpy_dtype(entry.dtype).itemsize
+    codec, positions = encode_positions(part.mask, layout, free=free, seeded=free or vouched)
+    return msgspec.structs.replace(entry, positions=(codec, len(positions))), [positions, values]
 
 
 class PackedArtifact(ContainerArtifact):
@@ -214,25 +219,25 @@ class PackedArtifact(ContainerArtifact):
     def read(self, entry: TensorEntry) -> StoredTensor:
         """Decode both streams; see :meth:`.container.ContainerArtifact.read`."""
         offset = self._offsets[entry.name]
-        mask = None
-        names = []
+        mask, names, mask_drawn = None, [], False
         if entry.positions is not None:
             codec, length = entry.positions
-            layout = Layout(entry.shape, entry.structure, entry.output_axis, entry.kept_count)
+            layout = Layout(entry.shape, entry.structure, entry.output_axis, entry.kept_count, entry.name)
             mask = POSITIONS[codec].decode(_slice(self.file, offset, length), layout)
             offset += length
             names.append(codec)
+            mask_drawn = codec == SeededMask.id
         codec, length = entry.values or (SEEDED, 0)
         names.append(codec)
-        if codec == SEEDED:
-            return StoredTensor(mask, None, " + ".join(names))
-        count = entry.size if mask is None else entry.kept_count
+        values, codes = None, None
         if codec in CODED:
             coded = self._coded(entry, _slice(self.file, offset, length))
-            units = stored_units(entry, mask) if coded.kind == INT8 else None
-            return StoredTensor(mask, coded.decode(units), " + ".join(names), coded.codes)
-        decoded = VALUES[codec].decode(_slice(self.file, offset, length), count, numpy_dtype(entry.stored_dtype))
-        return StoredTensor(mask, decoded, " + ".join(names))
+            values, codes = coded.decode(stored_units(entry, mask) if coded.kind == INT8 else None), coded.codes
+        elif codec != SEEDED:
+            count = entry.size if mask is None else entry.kept_count
+            stream = _slice(self.file, offset, length)
+            values = VALUES[codec].decode(stream, count, numpy_dtype(entry.stored_dtype))
+        return StoredTensor(mask, values, " + ".join(names), codes, mask_drawn)
 
     def _coded(self, entry: TensorEntry, stream: bytes) -> Coded:
         codec = entry.values[0] if entry.values else ""

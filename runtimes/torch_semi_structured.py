@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from ..exporters.nm import SEMI_STRUCTURED
 from .layers import coverage, pruned, swap_linear_layers
 from .torch_dense import TorchSession, cuda_missing, module_with, refuses_model, source_of, state_of
 
@@ -15,8 +16,7 @@ if TYPE_CHECKING:
     from ..models.source import TorchSource
 
 _STRUCTURE = "2:4"
-# What the half-precision kernels behind torch.sparse.to_sparse_semi_structured ask of a weight [outputs, inputs].
-_ROWS, _COLUMNS = 32, 64
+_ROWS, _COLUMNS = SEMI_STRUCTURED
 # Sparse tensor cores came with compute capability 8.0 (Ampere).
 _CAPABILITY = (8, 0)
 

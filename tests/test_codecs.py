@@ -33,6 +33,7 @@ def test_ids_are_the_ones_in_released_files() -> None:
     assert set(CODECS) == {
         "all",
         "none",
+        "seeded-mask",
         "channels",
         "n-of-m",
         "gaps",
@@ -283,6 +284,7 @@ def test_huffman_only_streams_are_plain_deflate() -> None:
         ("bitmap-deflate", stored(bytes(76)), "more than the 75 bytes"),
         ("all", b"", "does not fit"),
         ("none", b"", "does not fit"),
+        ("seeded-mask", bytes(4), "takes 5 bytes"),
         ("channels", bytes(75), "keeps 0 weights"),
         ("n-of-m", b"", "does not fit a tensor of structure 'element'"),
     ],

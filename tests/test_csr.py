@@ -11,10 +11,11 @@ import torch
 from safetensors.numpy import load_file
 from safetensors.torch import load_file as load_torch
 
+from sparsepack.cli import run
 from sparsepack.compressor.checkpoint import SparseCheckpoint, make_tensor
-from sparsepack.errors import FileFormatError, UnsupportedError
+from sparsepack.errors import FileFormatError, UnknownNameError, UnsupportedError
 from sparsepack.exporters import export, open_artifact
-from sparsepack.exporters.csr import CsrArtifact, matrix_shape
+from sparsepack.exporters.csr import CsrArtifact, matrix_shape, write_csr
 from sparsepack.files import Array
 from sparsepack.models.seeding.initialisers import weight_bound
 from sparsepack.models.seeding.record import SeedRecord
@@ -188,3 +189,46 @@ def test_the_file_opens_again_by_content(checkpoint_of: Build, tmp_path: Path) -
     path = tmp_path / "any.name"
     export(checkpoint_of(make_tensor("w", weights((4, 4)))), "csr", path)
     assert open_artifact(path).format == "csr"
+
+
+@pytest.mark.filterwarnings("ignore:Sparse CSR tensor support is in beta")
+@pytest.mark.parametrize("index_dtype", ["int32", "int64", "uint16"])
+def test_indices_are_what_the_consumer_asks_for(index_dtype: str, checkpoint_of: Build, tmp_path: Path) -> None:
+    dense = np.random.default_rng(3).normal(size=(40, 60)).astype(np.float32)
+    tensor = make_tensor("w", dense, mask=dense > 1)
+    path = tmp_path / "x.safetensors"
+    write_csr(checkpoint_of(tensor), path, index_dtype=index_dtype)
+    artifact = open_artifact(path)
+    artifact.verify()
+    assert sum(row.bytes for row in artifact.rows()) + artifact.overhead()["header"] == artifact.size
+    arrays = load_file(path)
+    crow, col, values = (arrays[f"w.{name}"] for name in ("crow_indices", "col_indices", "values"))
+    assert col.dtype == index_dtype
+    assert crow.dtype == ("int64" if index_dtype == "int64" else "int32")
+    np.testing.assert_array_equal(
+        scipy.sparse.csr_matrix((values, col, crow), shape=(40, 60)).toarray(), tensor.dense()
+    )
+    if index_dtype != "uint16":
+        # PyTorch takes both index arrays of one signed type, and no other.
+        rows, columns, kept = (torch.from_numpy(array) for array in (crow, col, values))
+        weight = torch.sparse_csr_tensor(rows, columns, kept, (40, 60), check_invariants=True)
+        np.testing.assert_array_equal(weight.to_dense().numpy(), tensor.dense())
+
+
+def test_indices_that_cannot_be_are_refused(
+    checkpoint_of: Build, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wide = np.ones((1, 2**16 + 1), np.float32)
+    checkpoint = checkpoint_of(make_tensor("w", wide, mask=wide > 0))
+    path = tmp_path / "x.safetensors"
+    with pytest.raises(UnsupportedError, match=r"65537 columns .* too many for uint16 indices; give --index"):
+        write_csr(checkpoint, path, index_dtype="uint16")
+    with pytest.raises(UnknownNameError, match=r"unknown index type 'int31'\. Did you mean 'int32'"):
+        write_csr(checkpoint, path, index_dtype="int31")
+    assert not path.exists()
+    checkpoint.save(tmp_path / "checkpoint.safetensors")
+    base = ["export", str(tmp_path), "-o", str(path), "--index-dtype", "int64", "--to"]
+    assert run([*base, "packed"]) == 2
+    assert "--index-dtype goes with --to csr" in capsys.readouterr().err
+    assert run([*base, "csr"]) == 0
+    assert load_file(path)["w.col_indices"].dtype == np.int64

@@ -6,13 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from safetensors.numpy import load_file
 
 from sparsepack.compressor.checkpoint import SparseCheckpoint, make_tensor
 from sparsepack.compressor.structure import NofM, from_blocks, to_blocks
-from sparsepack.errors import FileFormatError, UnsupportedError
+from sparsepack.errors import FileFormatError, RuntimeUnavailableError, UnknownNameError, UnsupportedError
 from sparsepack.exporters import export
-from sparsepack.exporters.nm import NmArtifact, index_width
+from sparsepack.exporters.nm import NmArtifact, from_semi_structured, index_width
 from sparsepack.files import Array
 from sparsepack.models.seeding.record import SeedRecord
 
@@ -158,3 +159,46 @@ def test_places_that_do_not_rise_are_refused(
 def test_a_place_takes_the_logarithm_of_m(m: int, width: int) -> None:
     assert index_width(m) == width == math.ceil(math.log2(m))
     assert NofM(1, m).m == m
+
+
+def test_semi_structured_tensors_need_a_2_4_matrix_and_a_device(checkpoint_of: Build, tmp_path: Path) -> None:
+    def opened(name: str, shape: tuple[int, ...], n: int, m: int, axis: int = 0) -> NmArtifact:
+        record = {"structure": f"{n}:{m}", "output_axis": axis}
+        tensor = make_tensor("w", weights(shape), mask=nm_mask(shape, n, m, axis), record=record)
+        artifact = export(checkpoint_of(tensor), "nm", tmp_path / name)
+        assert isinstance(artifact, NmArtifact)
+        return artifact
+
+    fits = opened("fits", (64, 128), 2, 4)
+    for other in (
+        opened("1-4", (64, 128), 1, 4),
+        opened("axis", (64, 128), 2, 4, 1),
+        opened("conv", (4, 4, 2, 2), 2, 4),
+    ):
+        with pytest.raises(UnsupportedError, match="'w' is no 2:4 matrix"):
+            other.to_semi_structured("w")
+    with pytest.raises(UnsupportedError, match=r"shape \(32, 96\) does not divide into tiles of \(32, 64\)"):
+        opened("odd", (32, 96), 2, 4).to_semi_structured("w")
+    with pytest.raises(UnknownNameError, match=r"unknown type of a semi-structured tensor"):
+        fits.to_semi_structured("w", "float32")
+    if not torch.cuda.is_available():
+        with pytest.raises(RuntimeUnavailableError, match="live on a CUDA device, and there is none"):
+            fits.to_semi_structured("w")
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of SparseSemiStructuredTensor is in prototype stage")
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="semi-structured tensors live on a CUDA device")
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_semi_structured_tensors_come_back(dtype: str, checkpoint_of: Build, tmp_path: Path) -> None:
+    mask = nm_mask((64, 128), 2, 4)
+    tensor = make_tensor("w", weights((64, 128)), mask=mask, record={"structure": "2:4"})
+    artifact = export(checkpoint_of(tensor), "nm", tmp_path / "x.safetensors")
+    assert isinstance(artifact, NmArtifact)
+    back = from_semi_structured(artifact.to_semi_structured("w", dtype))
+    expected = torch.from_numpy(tensor.dense()).to(getattr(torch, dtype)).float().numpy()
+    np.testing.assert_array_equal(back.astype(np.float32), expected)
+
+
+def test_dense_tensors_take_the_same_way_back() -> None:
+    half = torch.arange(6, dtype=torch.float16).reshape(2, 3)
+    np.testing.assert_array_equal(from_semi_structured(half.to_sparse()), half.numpy())

@@ -9,12 +9,14 @@ from .coded import CODED
 from .floats import Floats
 from .gaps import Gaps
 from .plain import Deflated, Raw
+from .seeded import SeededMask
 
 __all__ = ["CODECS", "CODED", "POSITIONS", "SEEDED", "VALUES", "Layout", "PositionCodec", "ValueCodec"]
 
 # In the order in which ties are decided.
 POSITIONS: dict[str, PositionCodec] = {
-    codec.id: codec for codec in (Everything(), Nothing(), Channels(), Blocks(), Gaps(), Bitmap(), DeflatedBitmap())
+    codec.id: codec
+    for codec in (Everything(), Nothing(), SeededMask(), Channels(), Blocks(), Gaps(), Bitmap(), DeflatedBitmap())
 }
 VALUES: dict[str, ValueCodec] = {codec.id: codec for codec in (Raw(), Floats(), Deflated())}
 

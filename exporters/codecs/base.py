@@ -26,12 +26,16 @@ class Layout:
         structure: what the mask was selected as: ``element``, ``N:M`` or ``channel``.
         output_axis: the axis of the output units.
         kept: how many weights the mask keeps.
+        name: of the tensor; only a seeded mask is drawn by it.
+        seed: of the run, for the encoder; None when no seed is known.
     """
 
     shape: tuple[int, ...]
     structure: str
     output_axis: int
     kept: int
+    name: str = ""
+    seed: int | None = None
 
     @property
     def size(self) -> int:

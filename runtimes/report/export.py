@@ -45,6 +45,7 @@ def exported(
     cost_table: Path | None = None,
     threads: int | None = None,
     batch: int | None = None,
+    index_dtype: str | None = None,
     finetune_epochs: int | None = None,
     data: str | None = None,
     progress: Progress | None = None,
@@ -69,6 +70,7 @@ def exported(
         cost_table: ``--cost-table``: measured costs; with ``tune``, where to keep them.
         threads: ``--threads`` of the measuring.
         batch: ``--batch`` that the choice is for.
+        index_dtype: ``--index-dtype``.
         finetune_epochs: ``--finetune-values``.
         data: ``--data`` to fine-tune on; None: the run's.
         progress: told of the measuring.
@@ -81,6 +83,7 @@ def exported(
     from ...models.source import source_from_record
 
     own: dict[str | tuple[str, ...], dict[str, Any]] = {
+        "csr": {"--index-dtype": index_dtype},
         SLIM: {
             "--slim": ratio,
             "--target-macs": target_macs,
@@ -144,6 +147,10 @@ def exported(
         _sparse(what, output, force, values, measure, batch or 1, network)
     elif sparse_initializers:
         sentences = _sparsified(what, output, values, force, network)
+    elif index_dtype:
+        from ...exporters.csr import write_csr
+
+        write_csr(what, output, values=values, force=force, index_dtype=index_dtype)
     else:
         write_artifact(what, format, output, values=values, source=network, force=force)
     artifact = open_artifact(output)
