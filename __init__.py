@@ -19,6 +19,7 @@ _PUBLIC = {
     "load_recipe": "compressor.recipe",
     "SparseCheckpoint": "compressor.checkpoint",
     "prune": "compressor.pipeline",
+    "load": "compressor.loading",
     "export": "exporters",
     "open_artifact": "exporters",
     "measure": "runtimes.measure",
@@ -28,6 +29,7 @@ __all__ = ["__version__", *_PUBLIC]
 
 if TYPE_CHECKING:
     from .compressor.checkpoint import SparseCheckpoint as SparseCheckpoint
+    from .compressor.loading import load as load
     from .compressor.pipeline import prune as prune
     from .compressor.recipe import Recipe as Recipe
     from .compressor.recipe import load_recipe as load_recipe

@@ -255,6 +255,26 @@ def export(
     click.echo(text)
 
 
+@commands.command()
+@click.argument("checkpoint", type=_FILE, metavar="RUN|CHECKPOINT")
+@click.option(
+    "--allow-approximate", is_flag=True, help="Remove what is inexact along padded borders too; says the bound."
+)
+@click.option(
+    "-o", "--output", type=_FILE, required=True, metavar="FILE", help="The smaller checkpoint (.safetensors)."
+)
+@_model_option
+@_json_flag
+@_force_option
+def slim(
+    checkpoint: Path, output: Path, model: str | None, allow_approximate: bool, as_json: bool, force: bool
+) -> None:
+    """Cut dead channels, neurons and heads out of a torch network; 'prune FILE' goes on with the smaller one."""
+    from .runtimes.report.slim import slimmed
+
+    click.echo(slimmed(checkpoint_path(checkpoint), output, model, allow_approximate, as_json, force))
+
+
 def checkpoint_path(path: Path) -> Path:
     """Return the checkpoint file of a RUN folder, or ``path`` itself when it is a file.
 

@@ -18,9 +18,10 @@ from ..errors import OutputExistsError, UsageError
 from ..files import canonical_json, sha256_file
 from .checkpoint import SparseCheckpoint
 from .interrupts import deferred_interrupts
+from .loading import checkpoint_source
 from .progress import Progress, Silent
 from .recipe import recipe_text
-from .recipe_paths import factory_file, is_onnx
+from .recipe_paths import factory_file, is_checkpoint, is_onnx
 from .run_folder import SCHEMA, Manifest, RunFolder
 from .settings import PruneRecipe
 
@@ -87,7 +88,8 @@ def prune(
 
 def run_identity(recipe: PruneRecipe) -> str:
     """Return the SHA-256 that tells this run from others: of the recipe, and of the model files that it names."""
-    named = [factory_file(recipe.model), recipe.model if is_onnx(recipe.model) else None, recipe.weights]
+    file = recipe.model if is_onnx(recipe.model) or is_checkpoint(recipe.model) else None
+    named = [factory_file(recipe.model), file, recipe.weights]
     files = {name: sha256_file(Path(name)) for name in named if name is not None and Path(name).is_file()}
     return hashlib.sha256(canonical_json({"recipe": msgspec.to_builtins(recipe), "files": files})).hexdigest()
 
@@ -138,6 +140,8 @@ def _prepare(recipe: PruneRecipe, source: ModelSource | None, data: Dataset | No
 
     if data is None:
         data = load_data(recipe.data, augment=recipe.train.augment)
+    if source is None:
+        source = checkpoint_source(recipe)
     if source is None:
         source = load_source(
             recipe.model,

@@ -16,7 +16,7 @@ from ..errors import UnsupportedError, UsageError, unknown_name
 from ..models.seeding.initialisers import check_generator, check_initialiser
 from .methods import METHODS, Method, choose, find_method
 from .recipe_checks import build, check_train, choose_from
-from .recipe_paths import is_factory, is_onnx
+from .recipe_paths import is_checkpoint, is_factory, is_onnx
 from .saliency import AGGREGATIONS, SALIENCIES
 from .settings import PruneRecipe, RunSettings, TrainSettings
 from .structure import PARTS, Channel, Structure
@@ -146,14 +146,19 @@ def _initialiser(shared: Shared, run: RunSettings, method: Method) -> str | None
         if is_onnx(shared.model):
             raise UnsupportedError("an ONNX file keeps the weights that it has; leave init out.")
         return check_initialiser(run.init)
-    own = is_factory(shared.model) or is_onnx(shared.model)
+    own = is_factory(shared.model) or is_onnx(shared.model) or _continues(shared)
     return None if own else method.initialiser
+
+
+def _continues(shared: Shared) -> bool:
+    """Return whether the user brings weights: a file of them, or a checkpoint as the model."""
+    return shared.weights is not None or is_checkpoint(shared.model)
 
 
 def _brings_trained_weights(shared: Shared, method: Method, schedule: str) -> bool:
     # A method that learns its mask from the training itself trains trained weights all the same.
     searches = "training" in method.needs
-    return shared.weights is not None and fine_tunes(method) and schedule != "gradual" and not searches
+    return _continues(shared) and fine_tunes(method) and schedule != "gradual" and not searches
 
 
 def _training(shared: Shared, run: RunSettings, method: Method, schedule: str, path: str) -> TrainSettings:

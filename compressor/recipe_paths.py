@@ -25,6 +25,11 @@ def is_onnx(model: str) -> bool:
     return Path(model).suffix.lower() == ".onnx"
 
 
+def is_checkpoint(model: str) -> bool:
+    """Return whether a model text names a checkpoint, whose network goes on."""
+    return Path(model).suffix.lower() == ".safetensors"
+
+
 def is_factory(model: str) -> bool:
     """Return whether a model text names a factory: ``file.py:factory`` or ``package.module:factory``."""
     return ":" in model and not is_onnx(model)
@@ -38,7 +43,7 @@ def factory_file(model: str) -> str | None:
 
 def move_model(model: str, move: Move) -> str:
     """Apply a move to a model text; zoo names and modules stay as they are."""
-    if is_onnx(model):
+    if is_onnx(model) or is_checkpoint(model):
         return move(model)
     file = factory_file(model)
     return model if file is None else move(file) + model[len(file) :]

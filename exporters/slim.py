@@ -25,7 +25,7 @@ from ..models.graph.weights import Slices, Weights
 from .slim_account import Account, account_of
 from .slim_cut import Cut, cut_initializers, plan
 from .slim_fixes import fix_nodes
-from .slim_fold import apply_shifts, shifts
+from .slim_fold import Shift, apply_shifts, shifts
 from .slim_target import Problem, Target
 
 
@@ -39,6 +39,21 @@ class Slimmed:
     """
 
     model: onnx.ModelProto
+    account: Account
+
+
+@dataclass(frozen=True)
+class Removal:
+    """A cut that is planned and not yet made.
+
+    Attributes:
+        cut: which indices of every tensor stay.
+        shifts: what removed units contributed as constants, by layer.
+        account: what goes, what stays and why.
+    """
+
+    cut: Cut
+    shifts: list[Shift]
     account: Account
 
 
@@ -72,12 +87,7 @@ def slim(
     if isinstance(ratio, float) and not 0.0 <= ratio < 1.0:
         raise UnsupportedError(f"cannot remove a share of {ratio} of the units; expected at least 0 and less than 1.")
     model = prepared(model)
-    dimensions = analyse(model, sizes)
-    for operator, operand in loose_cells(dimensions)[:1]:
-        raise UnsupportedError(
-            f"{operator} would lose indices of '{operand}' that nothing follows; the graph cannot be slimmed safely "
-            "and nothing was cut. Please report the operator with its attributes."
-        )
+    dimensions = _analysed(model, sizes)
     groups = find_groups(dimensions)
     zeroed: Slices = {}
     if ratio is not None:
@@ -91,20 +101,49 @@ def slim(
             shares = ratio.shares(Problem(dimensions, groups, scores, dead, round_to, across))
             round_to = 1
         zeroed = slices_of(groups, select(groups, scores, shares, across=across, round_to=round_to) - dead)
-    weights = Weights(dimensions, zeroed)
-    liveness = find_dead(dimensions, weights, approximate)
-    removed, cut = plan(dimensions, liveness.removable)
-    found = shifts(cut, liveness, weights, approximate)
-    account = account_of(dimensions, groups, liveness, cut, weights, found)
-    if removed:
+    removal = _removal(dimensions, groups, zeroed, approximate)
+    cut = removal.cut
+    if cut.removed:
         _freeze_extents(cut)
         _mask(cut, zeroed)
         cut_initializers(cut)
         fix_nodes(cut)
-        apply_shifts(cut, found)
+        apply_shifts(cut, removal.shifts)
         _rewrite_shuffles(cut)
         _tidy(model)
-    return Slimmed(model, account)
+    return Slimmed(model, removal.account)
+
+
+def dead_structure(model: onnx.ModelProto, approximate: bool = False) -> Removal:
+    """Return what :func:`slim` would cut out of a graph without a ratio; the graph stays as it is.
+
+    Args:
+        model: an ONNX graph; its memory may be shared with the result.
+        approximate: as for :func:`slim`.
+
+    Raises:
+        UnsupportedError: the graph contradicts itself.
+    """
+    dimensions = _analysed(prepared(model), None)
+    return _removal(dimensions, find_groups(dimensions), {}, approximate)
+
+
+def _analysed(model: onnx.ModelProto, sizes: Mapping[str, int] | None) -> Dimensions:
+    dimensions = analyse(model, sizes)
+    for operator, operand in loose_cells(dimensions)[:1]:
+        raise UnsupportedError(
+            f"{operator} would lose indices of '{operand}' that nothing follows; the graph cannot be slimmed safely "
+            "and nothing was cut. Please report the operator with its attributes."
+        )
+    return dimensions
+
+
+def _removal(dimensions: Dimensions, groups: list[Group], zeroed: Slices, approximate: bool) -> Removal:
+    weights = Weights(dimensions, zeroed)
+    liveness = find_dead(dimensions, weights, approximate)
+    _, cut = plan(dimensions, liveness.removable)
+    found = shifts(cut, liveness, weights, approximate)
+    return Removal(cut, found, account_of(dimensions, groups, liveness, cut, weights, found))
 
 
 def choose(

@@ -47,6 +47,8 @@ class ModelRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             ``classes``, the width of the output, where it is known.
         adaptations: how a zoo model was fitted to another input size, in sentences.
         sha256: of the ONNX file (with its external data); None for other kinds.
+        kept: which indices of its tensors are left of a slimmed network (see ``models.slimming.kept``); absent for
+            others.
     """
 
     kind: str
@@ -55,6 +57,7 @@ class ModelRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     options: dict[str, Any] = {}
     adaptations: list[str] = []
     sha256: str | None = None
+    kept: dict[str, list[str | None]] | msgspec.UnsetType = msgspec.UNSET
 
 
 @dataclass(frozen=True)
@@ -208,6 +211,10 @@ def source_from_record(record: ModelRecord, override: str | None = None) -> Mode
     source = load_source(text, options=options, inputs=record.inputs, allow_import=override is not None)
     if source.record.sha256 != record.sha256:
         raise ModelError(f"{text} is not the ONNX file that was pruned (its SHA-256 differs); give the original.")
+    if isinstance(source, TorchSource) and not isinstance(record.kept, msgspec.UnsetType):
+        from .slimming.source import slimmed_source
+
+        return slimmed_source(source, record.kept)
     return source
 
 
