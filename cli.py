@@ -186,7 +186,9 @@ def prune(model: str | None, recipe: Path | None, output: Path, force: bool, **o
     help="int8, codebook: train scales or codebooks on data, with the codes fixed; says the accuracy before and after.",
 )
 @click.option("--index-dtype", metavar="TYPE", help="csr: int32, int64 or uint16 column indices.  [default: int32]")
-@click.option("--data", metavar="D", help="With --finetune-values: what to train on.  [default: the run's]")
+@click.option(
+    "--data", metavar="D", help="What --finetune-values trains on, onnx-int8 is calibrated on.  [default: the run's]"
+)
 @click.option(
     "--slim",
     "ratio",

@@ -6,16 +6,17 @@ what :func:`open_artifact` returns accounts for every byte of the file.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..errors import FileFormatError, unknown_name
+from ..errors import FileFormatError, UsageError, unknown_name
 from .value_types import CODEBOOKS, parse_values
 
 if TYPE_CHECKING:
     from ..compressor.checkpoint import SparseCheckpoint
+    from ..files import Array
     from ..models.source import ModelSource
     from .artifact import Artifact
 
@@ -99,6 +100,10 @@ def _onnx_slim(checkpoint: SparseCheckpoint, path: Path, values: str, source: Mo
     write_onnx_slim(checkpoint, path, source=found, force=force)
 
 
+def _onnx_int8(checkpoint: SparseCheckpoint, path: Path, values: str, source: ModelSource | None, force: bool) -> None:
+    raise UsageError("'onnx-int8' is calibrated on examples; name the data (--data D, or the recipe's data).")
+
+
 _BOTH = ("fp32", "fp16")
 _ARRAYS = (*_BOTH, "bf16", "int8")
 EXPORTERS: dict[str, Exporter] = {
@@ -133,6 +138,14 @@ EXPORTERS: dict[str, Exporter] = {
         ),
         Exporter(
             "onnx-slim", ".onnx", "a smaller ordinary ONNX graph: dead units cut out", ("fp32",), True, _onnx_slim
+        ),
+        Exporter(
+            "onnx-int8",
+            ".onnx",
+            "eight bits by ONNX Runtime's own static quantiser, the baseline; needs data",
+            ("fp32",),
+            True,
+            _onnx_int8,
         ),
     )
 }
@@ -170,6 +183,7 @@ def export(
     values: str = "fp32",
     source: ModelSource | None = None,
     force: bool = False,
+    calibration: Sequence[Array] | None = None,
 ) -> Artifact:
     """Write a checkpoint as an artifact and open it.
 
@@ -180,8 +194,10 @@ def export(
         values: ``fp32`` (lossless), or rounded: ``fp16``, and what else the format offers.
         source: the network, for formats that need it; found from the checkpoint's record when it is not given.
         force: whether an existing file may be replaced.
+        calibration: examples for ``onnx-int8``, one array for each input; other formats ignore it.
 
     Raises:
+        UsageError: ``onnx-int8`` without examples.
         UnknownNameError: no such format or value type.
         OutputExistsError: the file exists and ``force`` is false.
         UnsupportedError: the format cannot hold this checkpoint, with the reason.
@@ -189,7 +205,14 @@ def export(
     """
     exporter = _exporter(format)
     check_values(format, values)
-    exporter.write(checkpoint, path, values, source, force)
+    if format == "onnx-int8" and calibration is not None:
+        from ..models.source import source_from_record
+        from .onnx_int8 import write_onnx_int8
+
+        network = source or source_from_record(checkpoint.metadata.model)
+        write_onnx_int8(checkpoint, path, source=network, calibration=calibration, force=force)
+    else:
+        exporter.write(checkpoint, path, values, source, force)
     return open_artifact(path)
 
 
@@ -208,6 +231,7 @@ def open_artifact(path: Path) -> Artifact:
     if beginning[8:] == b"{":
         return _open_container(path)
     from .onnx_artifact import OnnxArtifact
+    from .onnx_int8_artifact import OnnxInt8Artifact
     from .onnx_seal import claimed_format
     from .onnx_sparse_artifact import OnnxSparseArtifact
     from .unpacking.artifact import open_unpack
@@ -215,6 +239,8 @@ def open_artifact(path: Path) -> Artifact:
     try:
         if claimed_format(path) == "onnx-sparse":
             return OnnxSparseArtifact(path)
+        if claimed_format(path) == "onnx-int8":
+            return OnnxInt8Artifact(path)
         unpacked = open_unpack(path)
         return unpacked if unpacked is not None else OnnxArtifact(path)
     except FileFormatError as error:

@@ -20,6 +20,9 @@ from ..files import Array, numpy_dtype
 from ..models.source import ModelRecord
 from .manifest import Manifest
 
+# Formats whose tensors are not the recorded network's own: layers were cut, or folded and rounded.
+TRANSFORMED = ("onnx-slim", "onnx-int8")
+
 
 @dataclass(frozen=True)
 class TensorRow:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import onnx
@@ -90,9 +91,25 @@ def replace_nodes(graph: onnx.GraphProto, nodes: list[onnx.NodeProto]) -> None:
 
 
 def write_model(
-    model: onnx.ModelProto, path: Path, format: str, version: int, manifest: Manifest, *, force: bool
+    model: onnx.ModelProto,
+    path: Path,
+    format: str,
+    version: int,
+    manifest: Manifest,
+    *,
+    force: bool,
+    more: Mapping[str, Any] | None = None,
 ) -> None:
     """Write a model behind a sealed entry with its manifest; large models put their tensors beside it.
+
+    Args:
+        model: complete.
+        path: where to.
+        format: the format's name.
+        version: and its version.
+        manifest: what the entry holds.
+        force: whether existing files may be replaced.
+        more: what else the entry holds, as plain data.
 
     Raises:
         OutputExistsError: a file exists and ``force`` is false.
@@ -102,7 +119,7 @@ def write_model(
 
     refuse_existing(path, force)
     described = msgspec.json.decode(manifest_json(manifest))
-    content = canonical_json({"format": PREFIX + format, "version": version, "manifest": described})
+    content = canonical_json({"format": PREFIX + format, "version": version, "manifest": described, **(more or {})})
     # Asking protobuf for the size of a message beyond its limit is an error by itself.
     inside = sum(len(s.values.raw_data) + len(s.indices.raw_data) for s in model.graph.sparse_initializer)
     if inside >= SINGLE_FILE_BYTES:

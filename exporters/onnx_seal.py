@@ -12,8 +12,12 @@ import hashlib
 import re
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
+
+import msgspec
 
 from ..errors import FileFormatError, HashMismatchError
+from .container import check_version
 
 KEY = b"sparsepack.onnx"
 # ModelProto.metadata_props (field 14), and key and value inside an entry, all length-delimited.
@@ -40,7 +44,7 @@ def seal(content: bytes, body: Iterable[bytes]) -> bytes:
 def claimed_format(path: Path) -> str | None:
     """Return the format that a file of ours names in its first bytes, unchecked; None for any other file."""
     with path.open("rb") as stream:
-        found = re.search(rb'"format":"sparsepack\.([a-z-]+)"', stream.read(_HEAD))
+        found = re.search(rb'"format":"sparsepack\.([a-z0-9-]+)"', stream.read(_HEAD))
     return found[1].decode() if found else None
 
 
@@ -77,6 +81,23 @@ def read_seal(path: Path) -> bytes | None:
     if value[:_DIGEST] != digest.hexdigest().encode():
         raise HashMismatchError(f"{path} was changed after it was written: its SHA-256 differs.")
     return content
+
+
+def sealed_metadata(path: Path, format: str, version: int) -> dict[str, Any]:
+    """Return what a file of ours says about itself.
+
+    Raises:
+        HashMismatchError: the file was changed since it was written.
+        FileFormatError: it is not of this format and version, or its entry is damaged.
+    """
+    content = read_seal(path)
+    try:
+        metadata: Any = None if content is None else msgspec.json.decode(content)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise FileFormatError(f"{path}: its sparsepack entry is no JSON: {error}.") from error
+    check_version(path, metadata, format, version)
+    found: dict[str, Any] = metadata
+    return found
 
 
 def _entry(value: bytes) -> bytes:

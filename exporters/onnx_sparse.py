@@ -19,13 +19,10 @@ from onnx import numpy_helper
 
 from ..compressor.checkpoint import SparseCheckpoint, SparseTensor, TensorRecord, make_tensor
 from ..errors import UnsupportedError
-from ..files import atomic_path, canonical_json, refuse_existing, sha256_array
+from ..files import refuse_existing, sha256_array
 from ..models.onnx_tensor import is_weight_like
-from .container import PREFIX
-from .manifest import Manifest, TensorEntry, describe, identity_entry, manifest_json
-from .onnx_model import drop_seal, lowered
-from .onnx_pieces import pieces
-from .onnx_seal import seal
+from .manifest import Manifest, TensorEntry, describe, identity_entry
+from .onnx_model import drop_seal, lowered, write_model
 from .parts import check_values, half
 from .sparse_graph.choose import Measure
 from .sparse_graph.cost_model import CostModel
@@ -79,7 +76,8 @@ def write_onnx_sparse(
         max_abs_error=_rounding(rewritten, values),
         chain=False,
     )
-    _write(rewritten, manifest, path)
+    layers = msgspec.to_builtins(rewritten.choices)
+    write_model(rewritten.model, path, FORMAT, VERSION, manifest, force=force, more={"layers": layers})
 
 
 def sparse_file(
@@ -130,8 +128,9 @@ def sparse_file(
             role = {"role": "prunable" if pruned else "parameter"}
             tensors.append(make_tensor(tensor.name, array, mask=mask, record=role))
     entries = _entries(tensors, rewritten, values)
-    rounding = _rounding(rewritten, values)
-    _write(rewritten, Manifest(model=record, tensors=entries, values=values, max_abs_error=rounding), path)
+    manifest = Manifest(model=record, tensors=entries, values=values, max_abs_error=_rounding(rewritten, values))
+    layers = msgspec.to_builtins(rewritten.choices)
+    write_model(rewritten.model, path, FORMAT, VERSION, manifest, force=force, more={"layers": layers})
 
 
 def _rewritten(
@@ -146,19 +145,6 @@ def _rewritten(
 
 def _rounding(rewritten: Rewritten, values: str) -> float | None:
     return None if values == "fp32" else max(rewritten.errors.values(), default=0.0)
-
-
-def _write(rewritten: Rewritten, manifest: Manifest, path: Path) -> None:
-    metadata = {
-        "format": PREFIX + FORMAT,
-        "version": VERSION,
-        "manifest": msgspec.json.decode(manifest_json(manifest)),
-        "layers": msgspec.to_builtins(rewritten.choices),
-    }
-    content = canonical_json(metadata)
-    with atomic_path(path) as temporary, temporary.open("wb") as stream:
-        stream.write(seal(content, pieces(rewritten.model)))
-        stream.writelines(pieces(rewritten.model))
 
 
 def _entries(tensors: Iterable[SparseTensor], rewritten: Rewritten, values: str) -> list[TensorEntry]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import numpy as np
@@ -18,9 +17,8 @@ from ..models.onnx_file import OnnxFile
 from ..models.onnx_tensor import StoredTensor
 from .artifact import Artifact, TensorRow
 from .bound import part_bound
-from .container import check_version
 from .manifest import TensorEntry, read_manifest
-from .onnx_seal import read_seal
+from .onnx_seal import sealed_metadata
 from .onnx_sparse import FORMAT, VERSION
 from .sparse_graph import gaps
 from .sparse_graph.choose import LayerChoice
@@ -37,7 +35,7 @@ class OnnxSparseArtifact(Artifact):
     is_graph = True
 
     def __init__(self, path: Path) -> None:
-        metadata = _metadata(path)
+        metadata = sealed_metadata(path, FORMAT, VERSION)
         manifest = read_manifest(path, metadata.get("manifest"), path.stat().st_size)
         super().__init__(path, FORMAT, manifest)
         self._manifest = manifest
@@ -137,14 +135,3 @@ class OnnxSparseArtifact(Artifact):
             tensors += 0 if stored is None else sum(end - start for start, end in stored.spans)
             tensors += self._gaps(name).size if self._packed(name) else 0
         return {"header": 0, "graph": self.size - tensors, "other": 0}
-
-
-def _metadata(path: Path) -> dict[str, Any]:
-    content = read_seal(path)
-    try:
-        metadata: Any = None if content is None else msgspec.json.decode(content)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise FileFormatError(f"{path}: its sparsepack entry is no JSON: {error}.") from error
-    check_version(path, metadata, FORMAT, VERSION)
-    found: dict[str, Any] = metadata
-    return found

@@ -21,7 +21,7 @@ import msgspec
 from ..compressor.checkpoint import SparseCheckpoint
 from ..compressor.pipeline import prune
 from ..compressor.progress import Progress, Silent
-from ..compressor.recipe import Recipe, recipe_text
+from ..compressor.recipe import PruneRecipe, Recipe, recipe_text
 from ..compressor.run_folder import RunFolder
 from ..compressor.yaml_file import parse_yaml, to_yaml
 from ..errors import FileFormatError, OutputExistsError
@@ -31,6 +31,7 @@ from ..models.source import source_from_record
 from . import find_runtime
 from .job_plan import Product, baseline_of, plan_products, plan_requirements
 from .measure import gates, measure
+from .measure.inputs import calibration
 from .measure.record import SCHEMA, to_plain
 from .report.json import to_json
 
@@ -90,7 +91,7 @@ def run(recipe: Recipe, out: Path, *, force: bool = False, progress: Progress | 
             named = Named(watcher, settings.name)
             checkpoint = prune(complete, out / settings.name, progress=named)
             mine = [product for product in products if product.run == settings.name]
-            exported = _export_run(checkpoint, complete.model, out / settings.name, mine, named)
+            exported = _export_run(checkpoint, complete, out / settings.name, mine, named)
             entries[settings.name] = {**exported, "tensors": _hashes(checkpoint)}
         manifest = {"schema": MANIFEST_SCHEMA, "recipe": sha256_file(out / RECIPE), "runs": entries}
         write_bytes(out / MANIFEST, json.dumps(manifest, indent=2, sort_keys=True).encode() + b"\n")
@@ -139,7 +140,7 @@ def _claim(recipe: Recipe, out: Path, force: bool) -> None:
 
 
 def _export_run(
-    checkpoint: SparseCheckpoint, model: str, folder: Path, products: list[Product], progress: Progress
+    checkpoint: SparseCheckpoint, recipe: PruneRecipe, folder: Path, products: list[Product], progress: Progress
 ) -> dict[str, Any]:
     """Write a run's artifacts, those that are missing or damaged, and return what the manifest says of them."""
     source: ModelSource | None = None
@@ -152,9 +153,20 @@ def _export_run(
             progress.stage(f"export {product.request.format}")
             if source is None and needs_source(product.request.format):
                 record = checkpoint.metadata.model
-                source = source_from_record(record, None if record.kind == "zoo" else model)
+                source = source_from_record(record, None if record.kind == "zoo" else recipe.model)
             values = product.request.values
-            written = export(checkpoint, product.request.format, product.path, values=values, source=source, force=True)
+            examples = None
+            if product.request.format == "onnx-int8":
+                examples = calibration(recipe.data, checkpoint.metadata.model)
+            written = export(
+                checkpoint,
+                product.request.format,
+                product.path,
+                values=values,
+                source=source,
+                force=True,
+                calibration=examples,
+            )
             entry = {
                 "format": written.format,
                 "values": values,

@@ -40,6 +40,10 @@ def plan_products(recipe: Recipe, out: Path) -> list[Product]:
             if request.format not in EXPORTERS:
                 raise unknown_name("format", request.format, EXPORTERS)
             check_values(request.format, request.values)
+            if request.format == "onnx-int8" and recipe.data == "none":
+                raise RecipeError(
+                    f"the run '{settings.name}' exports onnx-int8, which is calibrated on examples; name data."
+                )
             values = "" if request.values == "fp32" else f"-{request.values.replace(':', '')}"
             path = out / settings.name / f"{request.format}{values}{EXPORTERS[request.format].suffix}"
             if any(product.path == path for product in products):

@@ -35,18 +35,38 @@ class NodeTimes:
         return self.operator in ("ReorderInput", "ReorderOutput")
 
 
-@contextmanager
-def profiling(options: Any) -> Iterator[Callable[[Any], list[NodeTimes]]]:
-    """Make sessions that are opened with these options keep a profile.
+class Profiles:
+    """Sessions that keep a profile, each in a file of its own."""
 
-    Yields:
-        What ends a session's profile and returns the times of its nodes, in the order in which they ran.
+    def __init__(self, options: Any, folder: Path) -> None:
+        self._options = options
+        self._folder = folder
+        self._opened = 0
+
+    def open(self, load: Callable[[Any], Any]) -> Any:
+        """Return the session that ``load`` opens with options under which it keeps a profile."""
+        # ONNX Runtime adds the time in milliseconds only: two sessions opened in the same one would share a file.
+        self._options.profile_file_prefix = str(self._folder / f"profile{self._opened}")
+        self._opened += 1
+        return load(self._options)
+
+    @staticmethod
+    def finish(session: Any) -> list[NodeTimes]:
+        """End a session's profile and return the times of its nodes, in the order in which they ran."""
+        return read_profile(Path(session.end_profiling()))
+
+
+@contextmanager
+def profiling(options: Any) -> Iterator[Profiles]:
+    """Open sessions that keep a profile; the files go when the block ends.
+
+    Args:
+        options: ONNX Runtime's, changed while the block lasts.
     """
     with tempfile.TemporaryDirectory(prefix="sparsepack-") as folder:
         options.enable_profiling = True
-        options.profile_file_prefix = str(Path(folder) / "profile")
         try:
-            yield lambda session: read_profile(Path(session.end_profiling()))
+            yield Profiles(options, Path(folder))
         finally:
             options.enable_profiling = False
 

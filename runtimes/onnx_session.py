@@ -68,7 +68,7 @@ class OnnxRuntime:
     name: str
     provider: str
     summary: str
-    formats: tuple[str, ...] = ("onnx", "onnx-unpack", "onnx-slim")
+    formats: tuple[str, ...] = ("onnx", "onnx-unpack", "onnx-slim", "onnx-int8")
 
     def available(self) -> str | None:
         """Return why the provider is missing, or None when it is there."""

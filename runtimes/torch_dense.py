@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ..errors import ModelError, UnsupportedError
+from ..exporters.artifact import TRANSFORMED
 from ..files import Array
 
 if TYPE_CHECKING:
@@ -149,8 +150,8 @@ class TorchDense:
 
     def accepts(self, artifact: Artifact) -> str | None:
         """Return None for every artifact whose model PyTorch can build, with layers of that model's size."""
-        if artifact.format == "onnx-slim":
-            return "its layers are smaller than those of the model that PyTorch builds"
+        if artifact.format in TRANSFORMED:
+            return "its layers are not those of the model that PyTorch builds"
         return refuses_model(artifact.model)
 
     def load(self, artifact: Artifact, *, threads: int, source: TorchSource | None = None) -> TorchSession:

@@ -11,13 +11,14 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..errors import RuntimeUnavailableError
-from ..exporters.sparse_graph.cost_model import CostModel
+from ..exporters.sparse_graph.cost_model import ALWAYS_SPARSE
 from ..exporters.sparse_graph.rewrite import rewrite
 from ..files import sha256_file
 from ..models.layer_costs import CostTable, LayerCost, LayerShape
@@ -39,7 +40,6 @@ LEAST_RUNS, MOST_RUNS = 4, 60
 _WARMUP = 2
 # A one-node model of more weights than this does not fit protobuf's 2 GB.
 MOST_WEIGHTS = 2**28
-_ALWAYS = CostModel(dense_gflops=1e-9, most_kept=1.0)
 
 
 def conditions(threads: int) -> dict[str, Any]:
@@ -150,8 +150,8 @@ def _time_group(
         options.register_custom_ops_library(str(library_path()))
     shape = group[0].input
     inputs = {"x": np.random.default_rng(0).standard_normal(shape, np.float32)}
-    with profiling(options) as finish:
-        sessions = [_load(layer, options) for layer in group]
+    with profiling(options) as profiles:
+        sessions = [profiles.open(partial(_load, layer)) for layer in group]
         for session in sessions:
             for _ in range(_WARMUP):
                 session.run(None, inputs)
@@ -161,7 +161,7 @@ def _time_group(
             for session in sessions[:: -1 if turns % 2 else 1]:
                 session.run(None, inputs)
             turns += 1
-        return [_runs(finish(session)) for session in sessions]
+        return [_runs(profiles.finish(session)) for session in sessions]
 
 
 def _load(layer: LayerShape, options: Any) -> Any:
@@ -226,4 +226,4 @@ def one_node_model(layer: LayerShape, seed: int = 0) -> onnx.ModelProto:
         [numpy_helper.from_array(array, name) for name, array in constants.items()],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
-    return model if layer.density is None else rewrite(model, costs=_ALWAYS).model
+    return model if layer.density is None else rewrite(model, costs=ALWAYS_SPARSE).model

@@ -16,7 +16,7 @@ import numpy as np
 from ..compressor.checkpoint import FORMAT, SparseCheckpoint
 from ..errors import FileFormatError, SparsepackError
 from ..exporters import open_artifact
-from ..exporters.artifact import Artifact
+from ..exporters.artifact import TRANSFORMED, Artifact
 from ..exporters.codecs.floats import FLOATS
 from ..exporters.value_types import INT8
 from ..files import Array, TensorFile, numpy_dtype, sha256_array
@@ -84,7 +84,7 @@ def _findings(path: Path, checkpoint: SparseCheckpoint | None, model: str | None
         if record.alias_of is None and record.sha256:
             yield _hash_finding(name, partial(artifact.tensor, name))
     # A slimmed graph's tensors are parts of the checkpoint's; that it computes the same is what can be compared.
-    if checkpoint is not None and artifact.format != "onnx-slim":
+    if checkpoint is not None and artifact.format not in TRANSFORMED:
         yield from _against(artifact, checkpoint)
     if artifact.is_graph:
         yield from _onnx(artifact, checkpoint, model)
@@ -167,7 +167,7 @@ def _onnx(artifact: Artifact, checkpoint: SparseCheckpoint | None, model: str | 
         yield Finding("graph", subject, False, f"the ONNX checker refuses it: {str(error).splitlines()[0]}.")
         return
     yield Finding("graph", subject, True, "the ONNX checker accepts it.")
-    if refuses_model(artifact.model) is not None or (artifact.format == "onnx-slim" and checkpoint is None):
+    if refuses_model(artifact.model) is not None or (artifact.format in TRANSFORMED and checkpoint is None):
         # A pruned ONNX file has no second implementation; its tensors were compared above. Nor has a slimmed graph
         # without its checkpoint.
         return

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
-from sparsepack.exporters.sparse_graph.cost_model import CostModel
+from sparsepack.exporters.sparse_graph.cost_model import ALWAYS_SPARSE
 from sparsepack.exporters.sparse_graph.gaps import nonzero_bits, pack
 from sparsepack.exporters.sparse_graph.rewrite import DOMAIN, rewrite
 from sparsepack.files import Array
@@ -19,8 +19,6 @@ from sparsepack.runtimes.onnx_session import session_errors
 
 pytestmark = pytest.mark.native
 
-# Whatever it costs and however little is pruned.
-ALWAYS = CostModel(dense_gflops=1e-9, most_kept=1.0)
 OPSET = [helper.make_opsetid("", 20), helper.make_opsetid(DOMAIN, 1)]
 
 
@@ -200,7 +198,7 @@ def test_rewritten_convolutions_equal_dense_ones(
     operators: Path, case: tuple[onnx.ModelProto, tuple[int, ...]], threads: int
 ) -> None:
     model, shape = case
-    rewritten = rewrite(model, costs=ALWAYS)
+    rewritten = rewrite(model, costs=ALWAYS_SPARSE)
     assert all(choice.sparse for choice in rewritten.choices)
     # Everything but an Identity was fused.
     assert {node.op_type for node in rewritten.model.graph.node} <= {"SparseConv", "Identity"}

@@ -1,6 +1,7 @@
 """Measured costs of layers: the table, the one-node models, and the exporter that chooses by them."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from sparsepack.errors import FileFormatError, UsageError
 from sparsepack.exporters import open_artifact
 from sparsepack.exporters.onnx_sparse import sparse_file
 from sparsepack.exporters.onnx_sparse_artifact import OnnxSparseArtifact
-from sparsepack.exporters.sparse_graph.cost_model import CostModel
+from sparsepack.exporters.sparse_graph.cost_model import ALWAYS_SPARSE, FORMS, CostModel, form_of, quantities
 from sparsepack.exporters.sparse_graph.gaps import nonzero_bits
 from sparsepack.models.layer_costs import CostTable, LayerCost, LayerShape, rounded_density
 from sparsepack.runtimes import RUNTIMES
@@ -64,6 +65,31 @@ def test_a_sparse_layer_keeps_exactly_its_share(layer: LayerShape) -> None:
     (values,) = (t for t in sparse.graph.initializer if t.name == "w:values")
     assert list(values.dims) == [round(0.25 * weight.size)]
     assert sparse.graph.node[-1].domain == "sparsepack"
+
+
+def test_the_model_counts_what_a_layer_does() -> None:
+    # 5 x 7 outputs of 6 channels from 4 channels of 9 x 7; 216 weights, of which a quarter is kept; 35 positions fill
+    # three vectors of 16.
+    assert form_of(CONV) == "dense KxK"
+    assert quantities(CONV) == (1, 216 * 35, 216, 4 * 63, 6 * 35)
+    assert quantities(CONV.sparse(0.25)) == (1, 54 * 48, 54, 4 * 63, 6 * 48)
+    assert form_of(LINEAR.sparse(0.1)) == "sparse linear"
+    assert quantities(LINEAR) == (1, 128 * 5, 128, 80, 8 * 5)
+    rates = dict.fromkeys(FORMS, (1000000.0, 0.0, 0.0, 0.0, 0.0)) | {"sparse KxK": (0.0, 1.0, 0.0, 0.0, 0.0)}
+    model = CostModel(rates=rates, margin=0.5)
+    assert (model.ms(CONV), model.ms(CONV.sparse(0.25))) == pytest.approx((1.0, 54 * 48 / 1e6))
+    assert model.prefers_sparse(1.0, 0.49)
+    assert not model.prefers_sparse(1.0, 0.51)
+
+
+def test_the_model_knows_the_plain_cases() -> None:
+    model = CostModel()
+    wide = LayerShape("Conv", (1, 256, 14, 14), (256, 256, 3, 3), pads=(1, 1, 1, 1))
+    assert model.prefers_sparse(model.ms(wide), model.ms(wide.sparse(0.1)))
+    assert not model.prefers_sparse(model.ms(wide), model.ms(wide.sparse(0.9)))
+    # One number in, one out: whatever it is, calling it decides.
+    tiny = LayerShape("MatMul", (1, 1), (1, 1))
+    assert 0 < model.ms(tiny) < 0.01
 
 
 @pytest.mark.parametrize(("density", "listed"), [(0.1003, 0.1), (0.04567, 0.046), (0.996, 1.0), (0.0, 0.0)])
@@ -208,7 +234,8 @@ def test_measured_costs_decide(sparse_ms: float, runs: bool, reason: str, zeros:
 
 @pytest.mark.native
 def test_a_third_partys_file_runs_sparse(zeros: Path, operators: Path, tmp_path: Path) -> None:
-    sparse_file(zeros, tmp_path / "out.onnx", costs=CostModel(dense_gflops=1e-9))
+    faster = CostModel(margin=math.inf)
+    sparse_file(zeros, tmp_path / "out.onnx", costs=faster)
     artifact = open_artifact(tmp_path / "out.onnx")
     original = {t.name: numpy_helper.to_array(t) for t in onnx.load(zeros).graph.initializer}
     assert [layer.sparse for layer in artifact.layers] == [True, False]  # type: ignore[attr-defined]
@@ -222,7 +249,7 @@ def test_a_third_partys_file_runs_sparse(zeros: Path, operators: Path, tmp_path:
     x = np.random.default_rng(1).standard_normal((3, 64), np.float32)
     found = RUNTIMES["onnxruntime-sparse-cpu"].load(artifact, threads=1).run(x)
     np.testing.assert_allclose(found, x @ original["w1"] @ original["w2"], rtol=1e-4, atol=1e-4)
-    sparse_file(zeros, tmp_path / "again.onnx", costs=CostModel(dense_gflops=1e-9))
+    sparse_file(zeros, tmp_path / "again.onnx", costs=faster)
     assert (tmp_path / "again.onnx").read_bytes() == (tmp_path / "out.onnx").read_bytes()
 
 
@@ -266,6 +293,6 @@ def test_options_that_do_not_go_together(
 def test_a_file_with_sparse_layers_is_not_rewritten_again(
     zeros: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    sparse_file(zeros, tmp_path / "out.onnx", costs=CostModel(dense_gflops=1e-9))
+    sparse_file(zeros, tmp_path / "out.onnx", costs=ALWAYS_SPARSE)
     assert run(["export", str(tmp_path / "out.onnx"), "--to", "onnx-sparse", "-o", str(tmp_path / "two.onnx")]) == 1
     assert "has sparse layers already" in capsys.readouterr().err

@@ -88,14 +88,18 @@ def _choose(layer: Layer, shape: LayerShape | None, density: float, costs: CostM
             return answer(False, _too_dense(costs))
         return answer(density <= costs.unknown_kept, "shapes are not known before it runs; chosen by sparsity alone")
     measured = (table.find(shape), table.find(shape.sparse(density)))
-    how = "predicted"
-    dense_ms, sparse_ms = costs.ms(shape), costs.ms(msgspec.structs.replace(shape, density=density))
     if measured[0] is not None and measured[1] is not None:
-        how, dense_ms, sparse_ms = "measured", measured[0].ms, measured[1].ms
-    elif density > costs.most_kept:
+        dense_ms, sparse_ms = measured[0].ms, measured[1].ms
+        faster = sparse_ms < dense_ms
+        return answer(faster, f"measured {'faster' if faster else 'slower'}", dense_ms, sparse_ms)
+    dense_ms, sparse_ms = costs.ms(shape), costs.ms(msgspec.structs.replace(shape, density=density))
+    if density > costs.most_kept:
         return answer(False, _too_dense(costs), dense_ms, sparse_ms)
-    faster = sparse_ms < dense_ms
-    return answer(faster, f"{how} {'faster' if faster else 'slower'}", dense_ms, sparse_ms)
+    faster = costs.prefers_sparse(dense_ms, sparse_ms)
+    close = not faster and sparse_ms < dense_ms
+    return answer(
+        faster, f"predicted {'too close' if close else 'faster' if faster else 'slower'}", dense_ms, sparse_ms
+    )
 
 
 def _too_dense(costs: CostModel) -> str:

@@ -9,7 +9,7 @@ import numpy as np
 
 from ...errors import UnsupportedError
 from ...files import Array, numpy_dtype
-from ...models.source import InputSpec
+from ...models.source import InputSpec, ModelRecord
 from ..base import Session
 
 if TYPE_CHECKING:
@@ -59,6 +59,29 @@ def held_out(data: Dataset, limit: int | None = None) -> tuple[Array, Array]:
     """Return the test split as the network takes it, inputs and labels, at most ``limit`` examples."""
     inputs, labels = data.test()
     return inputs[:limit].numpy(), labels[:limit].numpy()
+
+
+def calibration(data: str, record: ModelRecord, *, allow_import: bool = True) -> tuple[Array, ...] | None:
+    """Return training examples, in a drawn order and not augmented, as the network takes them; None for no data.
+
+    Args:
+        data: as users type it.
+        record: of the network.
+        allow_import: whether a factory may be imported, that is, whether the user named it.
+
+    Raises:
+        UsageError: a factory that may not be imported.
+        DataError: the data cannot be read or does not fit the network.
+    """
+    from ...exporters.onnx_int8 import EXAMPLES
+    from ...models.data import load_data
+
+    loaded = load_data(data, allow_import=allow_import)
+    if loaded is None:
+        return None
+    loaded.check_fits(record)
+    inputs, _ = next(loaded.batches("train", EXAMPLES, augment=False))
+    return (inputs.numpy(),)
 
 
 def example_inputs(artifact: Artifact, session: Session, batch: int) -> tuple[Array, ...]:

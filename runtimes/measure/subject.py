@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from ...compressor.checkpoint import SparseCheckpoint
 from ...errors import SparsepackError, UnsupportedError, UsageError
 from ...exporters import open_artifact
+from ...exporters.artifact import TRANSFORMED
 from ...files import Array
 from ...models.source import ModelRecord
 from .. import RUNTIMES
@@ -143,8 +144,9 @@ class Subject:
         Raises:
             SparsepackError: PyTorch cannot build the model, or it is a slimmed one and its checkpoint is not known.
         """
-        if self.artifact.format == "onnx-slim" and self.checkpoint is None:
-            raise UnsupportedError("a slimmed graph has no reference but its checkpoint; give it as --against RUN")
+        if self.artifact.format in TRANSFORMED and self.checkpoint is None:
+            what = "slimmed" if self.artifact.format == "onnx-slim" else "quantised"
+            raise UnsupportedError(f"a {what} graph has no reference but its checkpoint; give it as --against RUN")
         tensors = self.checkpoint.dense_state() if self.checkpoint else state_of(self.artifact)
         return dense_session(self.source(), tensors, threads=self._threads)
 

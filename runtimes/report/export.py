@@ -11,6 +11,7 @@ from ...exporters import EXPORTERS, check_values, needs_source, open_artifact
 from ...exporters import export as write_artifact
 from ...exporters.onnx_slim import SlimSettings
 from ..measure.environment import default_threads
+from ..measure.inputs import calibration
 from .listing import artifact_summary
 from .units import human_bytes, percent
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from ...exporters.slim_account import Account
     from ...exporters.sparse_graph.choose import Measure
 
-SLIM, SPARSE = "onnx-slim", "onnx-sparse"
+SLIM, SPARSE, INT8 = "onnx-slim", "onnx-sparse", "onnx-int8"
 # What a plain ONNX file, without a checkpoint, can become.
 FROM_FILE = (SLIM, SPARSE)
 
@@ -72,7 +73,7 @@ def exported(
         batch: ``--batch`` that the choice is for.
         index_dtype: ``--index-dtype``.
         finetune_epochs: ``--finetune-values``.
-        data: ``--data`` to fine-tune on; None: the run's.
+        data: ``--data`` to fine-tune or to calibrate on; None: the run's.
         progress: told of the measuring.
 
     Raises:
@@ -118,8 +119,10 @@ def exported(
         what = SparseCheckpoint.load(path) if source or finetune_epochs else SparseCheckpoint.open(path)
         network = source_from_record(what.metadata.model, model) if source else None
     check_values(format, values)
-    if data and not finetune_epochs:
-        raise UsageError("--data is what --finetune-values trains on; give --finetune-values EPOCHS as well.")
+    if data and not finetune_epochs and format != INT8:
+        raise UsageError(
+            f"--data is what --finetune-values trains on and what {INT8} is calibrated on; give one of them as well."
+        )
     tuned: FineTuned | None = None
     if finetune_epochs:
         if isinstance(what, Path):
@@ -152,7 +155,10 @@ def exported(
 
         write_csr(what, output, values=values, force=force, index_dtype=index_dtype)
     else:
-        write_artifact(what, format, output, values=values, source=network, force=force)
+        examples = None
+        if format == INT8:
+            examples = calibration(_data(what, data), what.metadata.model, allow_import=data is not None)
+        write_artifact(what, format, output, values=values, source=network, force=force, calibration=examples)
     artifact = open_artifact(output)
     if as_json:
         found: dict[str, Any] = {"path": str(output), "format": artifact.format, "bytes": artifact.size}
@@ -177,8 +183,7 @@ def _fine_tuned(
     from ...models.data import load_data
     from ...models.source import source_from_record
 
-    recorded = loaded.metadata.recipe.get("data")
-    named = data or (recorded if isinstance(recorded, str) else "none")
+    named = _data(loaded, data)
     return finetune_values(
         loaded,
         values,
@@ -196,6 +201,12 @@ def _accuracies(tuned: FineTuned) -> str:
         return f"values fine-tuned for {tuned.epochs} epochs; there are no test examples to say what it brought."
     stages = f"{percent(tuned.before)} before coding, {percent(tuned.coded)} coded"
     return f"test accuracy: {stages}, {percent(tuned.after)} after {tuned.epochs} epochs of fine-tuning."
+
+
+def _data(loaded: SparseCheckpoint, data: str | None) -> str:
+    """Return the data that was typed, else the run's."""
+    recorded = loaded.metadata.recipe.get("data")
+    return data or (recorded if isinstance(recorded, str) else "none")
 
 
 def _sparsified(loaded: Any, output: Path, values: str, force: bool, source: Any) -> list[str]:
