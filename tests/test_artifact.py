@@ -124,7 +124,7 @@ def test_a_foreign_onnx_file_opens(tmp_path: Path) -> None:
 
 
 def test_every_format_describes_itself() -> None:
-    assert list(EXPORTERS) == ["packed", "csr", "nm", "onnx", "onnx-unpack", "onnx-sparse", "onnx-slim"]
+    assert list(EXPORTERS) == ["packed", "csr", "nm", "onnx", "onnx-unpack", "onnx-sparse", "onnx-slim", "onnx-int8"]
     for name, exporter in EXPORTERS.items():
         assert exporter.name == name
         assert exporter.summary

@@ -16,7 +16,7 @@ from sparsepack.compressor.checkpoint import SparseCheckpoint, SparseTensor, mak
 from sparsepack.compressor.structure import parse_structure
 from sparsepack.errors import UnsupportedError
 from sparsepack.exporters import EXPORTERS, export, open_artifact
-from sparsepack.exporters.artifact import Artifact, dense_bytes
+from sparsepack.exporters.artifact import TRANSFORMED, Artifact, dense_bytes
 from sparsepack.files import Array, numpy_dtype
 from sparsepack.models.prunable import PrunableTensor
 from sparsepack.models.seeding.initialisers import weight_bound
@@ -173,8 +173,8 @@ def build():
 """
 
 
-# A slimmed graph holds other tensors by design; tests/test_onnx_slim.py compares functions.
-WHOLE = [name for name, exporter in EXPORTERS.items() if exporter.needs_source and name != "onnx-slim"]
+# Slimmed and quantised graphs hold other tensors by design; tests of their own compare functions.
+WHOLE = [name for name, exporter in EXPORTERS.items() if exporter.needs_source and name not in TRANSFORMED]
 
 
 @pytest.mark.parametrize("format", WHOLE)
