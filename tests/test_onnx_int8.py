@@ -137,7 +137,7 @@ def damaged(artifact: OnnxInt8Artifact, path: Path, change: Change) -> Path:
     change(model, content)
     body = model.SerializeToString()
     text = json.dumps(content, sort_keys=True, separators=(",", ":")).encode()
-    path.write_bytes(seal(text, body) + body)
+    path.write_bytes(seal(text, [body]) + body)
     return path
 
 
