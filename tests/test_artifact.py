@@ -128,5 +128,5 @@ def test_every_format_describes_itself() -> None:
     for name, exporter in EXPORTERS.items():
         assert exporter.name == name
         assert exporter.summary
-        assert exporter.values[:2] == (("fp32",) if name == "onnx-slim" else ("fp32", "fp16"))
+        assert exporter.values[:2] == (("fp32",) if name in ("onnx-slim", "onnx-int8") else ("fp32", "fp16"))
         assert exporter.suffix == {"packed": ".spk", "csr": ".safetensors", "nm": ".safetensors"}.get(name, ".onnx")
