@@ -20,6 +20,7 @@ _PUBLIC = {
     "SparseCheckpoint": "compressor.checkpoint",
     "prune": "compressor.pipeline",
     "load": "compressor.loading",
+    "Sparsifier": "compressor.sparsifier",
     "export": "exporters",
     "open_artifact": "exporters",
     "measure": "runtimes.measure",
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from .compressor.pipeline import prune as prune
     from .compressor.recipe import Recipe as Recipe
     from .compressor.recipe import load_recipe as load_recipe
+    from .compressor.sparsifier import Sparsifier as Sparsifier
     from .errors import SparsepackError as SparsepackError
     from .exporters import export as export
     from .exporters import open_artifact as open_artifact

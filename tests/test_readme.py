@@ -32,7 +32,13 @@ def workplace(tmp_path: Path) -> Path:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "heading",
-    ["From a model to a measured artifact", "Your own model and data", "In continuous integration", "From Python"],
+    [
+        "From a model to a measured artifact",
+        "Your own model and data",
+        "In continuous integration",
+        "From Python",
+        "In a loop of your own",
+    ],
 )
 def test_blocks_run(heading: str, workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(Path(sys.executable).parent), prepend=":")

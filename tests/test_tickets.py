@@ -216,7 +216,7 @@ def test_fixed_weights_survive_decay_and_momentum() -> None:
     dynamics.attach(optimiser)
     for step in range(3):
         optimiser.zero_grad()
-        layer(torch.ones(1, 3)).square().sum().backward()  # type: ignore[no-untyped-call]
+        layer(torch.ones(1, 3)).square().sum().backward()
         dynamics.after_backward(step)
         optimiser.step()
     dynamics.finish()

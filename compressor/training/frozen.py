@@ -63,6 +63,10 @@ class FrozenPart(StaticMask):
 
     def finish(self) -> None:
         """Write the frozen values once more: adding a zero may have turned a negative zero into a positive one."""
+        self.put_back()
+
+    def put_back(self) -> None:
+        """Write the values of what is not trained, whatever an optimiser did to them."""
         with torch.no_grad():
             for name, weight in self._weights.items():
                 weight[~self.masks[name]] = self._frozen[name]
