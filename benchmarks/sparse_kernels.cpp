@@ -1,0 +1,200 @@
+// The rate of the sparse kernels beside this core's own peak; sparse_kernels.py compiles and runs it.
+//
+// Prints one JSON object. Rates count 2 operations a kept weight and output pixel, nothing else; times are
+// minima over many short runs of one thread.
+#include <algorithm>
+#include <chrono>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <random>
+
+#include "core/conv_plan.h"
+
+using namespace sparsepack;
+
+namespace {
+
+#if defined(__AVX512F__)
+constexpr int kLanes = 16;
+#elif defined(__AVX__)
+constexpr int kLanes = 8;
+#else
+constexpr int kLanes = 4;
+#endif
+typedef float Vector __attribute__((vector_size(kLanes * 4), aligned(4), may_alias));
+
+template <class Body>
+double best_of(int runs, Body body) {
+  double best = 1e9;
+  for (int r = 0; r < runs; ++r) {
+    const auto begin = std::chrono::steady_clock::now();
+    body();
+    best = std::min(best, std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count());
+  }
+  return best;
+}
+
+// Operations a second of fused multiply-adds: 12 independent chains of registers, long enough to hide the latency.
+constexpr int kChains = 12;
+
+__attribute__((noinline)) float chains(int rounds) {
+  Vector sums[kChains];
+  for (int i = 0; i < kChains; ++i) sums[i] = Vector{} + static_cast<float>(i);  // alike, they would be computed once
+  const Vector factor = Vector{} + 0.5f;
+  for (int round = 0; round < rounds; ++round) {
+#pragma GCC unroll 12
+    for (int i = 0; i < kChains; ++i) sums[i] = sums[i] * factor + factor;
+  }
+  float total = 0;
+  for (const Vector& sum : sums) total += sum[0];
+  return total;
+}
+
+// The same with every factor loaded from memory, which the first-level cache holds.
+__attribute__((noinline)) float chains_from(const float* from, size_t vectors, int rounds) {
+  Vector sums[kChains] = {};
+  const Vector factor = Vector{} + 0.5f;
+  for (int round = 0; round < rounds; ++round) {
+    for (size_t at = 0; at < vectors; at += kChains, from += kChains * kLanes) {
+#pragma GCC unroll 12
+      for (int i = 0; i < kChains; ++i) sums[i] += factor * *reinterpret_cast<const Vector*>(from + i * kLanes);
+    }
+    from -= vectors * kLanes;
+  }
+  float total = 0;
+  for (const Vector& sum : sums) total += sum[0];
+  return total;
+}
+
+double peak(const float* from) {
+  constexpr int kRounds = 4000;
+  constexpr size_t kVectors = 24 * kChains;  // 18 KiB where a vector has 64 bytes
+  volatile float sink = 0;
+  double seconds = 0, operations = 0;
+  if (from) {
+    seconds = best_of(300, [&] { sink = chains_from(from, kVectors, kRounds / 24); });
+    operations = 2.0 * kLanes * static_cast<double>(kVectors) * (kRounds / 24);
+  } else {
+    seconds = best_of(300, [&] { sink = chains(kRounds); });
+    operations = 2.0 * kLanes * kChains * kRounds;
+  }
+  return operations / seconds;
+}
+
+struct Layer {
+  int64_t channels, outputs, kernel, stride, size;
+};
+
+SparseRows draw(size_t rows, size_t columns, double density) {
+  std::mt19937 engine(7);
+  std::uniform_real_distribution<float> unit(0, 1);
+  SparseRows weight;
+  weight.rows = rows;
+  weight.columns = columns;
+  weight.row_start.push_back(0);
+  for (size_t r = 0; r < rows; ++r) {
+    for (size_t c = 0; c < columns; ++c) {
+      if (unit(engine) >= density) continue;
+      weight.column.push_back(static_cast<uint32_t>(c));
+      weight.value.push_back(unit(engine) - 0.5f);
+    }
+    weight.row_start.push_back(weight.value.size());
+  }
+  return weight;
+}
+
+// The kernel alone over tiles whose activations are already copied, output included.
+double inner_rate(const ConvPlan& plan, const ConvSpec& spec, const float* input, float* output) {
+  const Program& program = plan.programs[0];
+  const bool windows = plan.mode == ConvMode::kWindows;
+  Buffer copies, sums;
+  copies.reserve((spec.group_channels * plan.channel_floats + plan.patch_floats()) * sizeof(float));
+  sums.reserve(spec.out_channels * plan.tile_floats * sizeof(float));
+  double seconds = 0;
+  for (const Tile& tile : plan.tiles) {
+    const float* activations = input + tile.at;
+    if (plan.packs()) {
+      float* own = copies.floats();
+      plan.pack(input, spec, tile, spec.group_channels, own + spec.group_channels * plan.channel_floats, own);
+      activations = own;
+    }
+    seconds += best_of(30, [&] {
+      for (size_t b = 0; b < program.block_count; ++b) {
+        for (size_t group = 0; group < program.groups; ++group) {
+          const Block& block = program.block(group, b);
+          RowsCall rows{};
+          rows.activations = reinterpret_cast<const char*>(activations) + block.activations;
+          rows.entries = program.entries.data() + block.first_entry;
+          rows.tasks = program.tasks.data() + block.first_task;
+          rows.task_count = block.task_count;
+          rows.first = b == 0;
+          rows.row_base = static_cast<uint32_t>(program.group_begin(group));
+          rows.scratch = sums.floats() + program.group_begin(group) * plan.tile_floats;
+          rows.scratch_stride = plan.tile_floats;
+          rows.out_stride = static_cast<size_t>(plan.out_height * plan.out_width);
+          rows.out_step = windows ? static_cast<size_t>(plan.out_width) : kUnit;
+          rows.unit_columns = static_cast<int>(tile.columns);
+          rows.columns = static_cast<int>(tile.rows * tile.columns);
+          rows.whole = !windows || tile.columns == kUnit ? rows.columns : 0;
+          rows.clamp = true;
+          rows.high = 1e30f;
+          if (b + 1 == program.block_count) {
+            rows.out = output + program.group_begin(group) * rows.out_stride + static_cast<size_t>(tile.at);
+          }
+          (windows ? plan.kernels.rows_narrow : plan.kernels.rows)[tile.units](rows);
+        }
+      }
+    });
+  }
+  const double pixels = static_cast<double>(plan.out_height * plan.out_width);
+  return 2.0 * static_cast<double>(program.entries.size()) * pixels / seconds;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  const double density = argc > 1 ? std::atof(argv[1]) : 0.1;
+  const Layer layers[] = {{64, 64, 1, 1, 56},    {64, 256, 1, 1, 56},  {256, 64, 1, 1, 56},   {512, 128, 1, 1, 28},
+                          {128, 512, 1, 1, 28},  {1024, 256, 1, 1, 14}, {256, 1024, 1, 1, 14}, {2048, 512, 1, 1, 7},
+                          {512, 2048, 1, 1, 7},  {64, 64, 3, 1, 56},   {128, 128, 3, 1, 28},  {256, 256, 3, 1, 14},
+                          {512, 512, 3, 1, 7},   {128, 128, 3, 2, 56}, {256, 512, 1, 2, 56}};
+  Buffer input, output;
+  input.reserve(size_t{256} * 56 * 56 * 4 + 4096);
+  output.reserve(size_t{256} * 56 * 56 * 4 + 4096);
+  for (size_t i = 0; i < size_t{256} * 56 * 56; ++i) input.floats()[i] = static_cast<float>(i % 97) / 97 - 0.5f;
+  const double top = peak(nullptr), near = peak(input.floats());
+  std::printf("{\"instruction_set\": \"%s\", \"density\": %g, ", kernels().name, density);
+  std::printf("\"peak_gflops\": %.1f, ", top / 1e9);
+  std::printf("\"peak_from_l1_gflops\": %.1f, \"layers\": [", near / 1e9);
+  bool first = true;
+  for (const Layer& l : layers) {
+    ConvSpec spec;
+    spec.out_channels = static_cast<size_t>(l.outputs);
+    spec.group_channels = static_cast<size_t>(l.channels);
+    spec.kernel = {l.kernel, l.kernel};
+    spec.stride = {l.stride, l.stride};
+    const int64_t pad = l.kernel / 2;
+    spec.pad = {pad, pad, pad, pad};
+    spec.activation = {Activation::kClamp, 0, 1e30f};
+    const size_t columns = spec.group_channels * static_cast<size_t>(l.kernel * l.kernel);
+    const SparseRows weight = draw(spec.out_channels, columns, density);
+    SparseConv conv(spec, weight);
+    const auto [height, width] = conv.output_size(l.size, l.size);
+    const ConvPlan plan(spec, weight, l.size, l.size, height, width, kernels());
+    const double inner = inner_rate(plan, spec, input.floats(), output.floats());
+    SerialExecutor serial;
+    const ConvCall call{input.floats(), 1, l.size, l.size, nullptr, nullptr, output.floats()};
+    const double seconds = best_of(60, [&] { conv.run(call, serial); });
+    const double whole = 2.0 * static_cast<double>(weight.nonzeros()) * static_cast<double>(height * width) / seconds;
+    std::printf("%s{\"channels\": %ld, \"outputs\": %ld, ", first ? "" : ", ", static_cast<long>(l.channels),
+                static_cast<long>(l.outputs));
+    std::printf("\"kernel\": %ld, ", static_cast<long>(l.kernel));
+    std::printf("\"stride\": %ld, \"out_size\": %ld, \"layer_us\": %.1f, ", static_cast<long>(l.stride),
+                static_cast<long>(height), seconds * 1e6);
+    std::printf("\"layer_gflops\": %.1f, \"inner_gflops\": %.1f, \"inner_share\": %.3f}", whole / 1e9, inner / 1e9,
+                inner / top);
+    first = false;
+  }
+  std::printf("]}\n");
+}
