@@ -154,6 +154,15 @@ def safetensors_header(tensors: Mapping[str, tuple[str, tuple[int, ...]]], metad
     return struct.pack("<Q", len(encoded)) + encoded
 
 
+def _decoded(text: str | bytes) -> Any:
+    """Return decoded JSON; half a surrogate pair, which Python takes and nothing can write again, is a ValueError."""
+    value = json.loads(text)
+    written = text.encode() if isinstance(text, str) else text
+    if b"\\ud" in written.lower():
+        json.dumps(value, ensure_ascii=False).encode()
+    return value
+
+
 class TensorFile:
     """A safetensors file opened for reading; the header is checked against the file's size before anything is read.
 
@@ -182,7 +191,7 @@ class TensorFile:
             raise FileFormatError(f"cannot read {path}: {error.strerror or error}.") from error
         self.header_bytes = 8 + length
         try:
-            header = json.loads(raw)
+            header = _decoded(raw)
         except (ValueError, RecursionError) as error:
             raise FileFormatError(f"{path} is not a safetensors file: its header is no JSON ({error}).") from error
         if not isinstance(header, dict):
@@ -196,8 +205,8 @@ class TensorFile:
         if text is None:
             return None
         try:
-            return json.loads(text)
-        except (TypeError, ValueError, RecursionError) as error:
+            return _decoded(text)
+        except (TypeError, AttributeError, ValueError, RecursionError) as error:
             raise FileFormatError(f"{self.path}: the '{METADATA_KEY}' metadata is no JSON ({error}).") from error
 
     def _check_entries(self, header: dict[str, Any], size: int) -> None:
@@ -208,7 +217,7 @@ class TensorFile:
                 whole = all(isinstance(n, int) and not isinstance(n, bool) and n >= 0 for n in (*shape, begin, end))
             except (TypeError, KeyError, ValueError) as error:
                 raise FileFormatError(f"{self.path}: the header's entry for '{name}' is malformed.") from error
-            if not whole or code not in _DTYPES:
+            if not whole or not isinstance(code, str) or code not in _DTYPES:
                 raise FileFormatError(f"{self.path}: the header's entry for '{name}' is malformed.")
             dtype = numpy_dtype(_DTYPES[code])
             count = 1

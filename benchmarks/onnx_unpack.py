@@ -11,6 +11,7 @@ from pathlib import Path
 
 from record import arguments, in_child, write
 
+VALUES = ("fp32", "fp16", "int8", "codebook:4")
 # Each part runs in a process of its own, so that peak memory is its own.
 MAKE = """
 import json, sys
@@ -139,16 +140,16 @@ def main() -> None:
             dense = str(Path(folder) / "dense.onnx")
             in_child(EXPORT, checkpoint, dense, "dense")
             part: dict[str, object] = {"kept": kept, "dense": in_child(LOAD, dense, str(options.threads))}
-            for values in ("fp32", "fp16", "int8"):
-                path = str(Path(folder) / f"{values}.onnx")
+            for values in VALUES:
+                path = str(Path(folder) / f"{values.replace(':', '-')}.onnx")
                 exported = in_child(EXPORT, checkpoint, path, values)
                 exported["bytes_per_kept"] = round(exported["bytes"] / kept, 3)
                 part[values] = exported | in_child(LOAD, path, str(options.threads))
             part["latency"] = in_child(LATENCY, str(Path(folder) / "fp32.onnx"), dense, str(options.runs))
             figures[f"{kind} {generator}" if kind == "frozen" else kind] = part
             Path(checkpoint).unlink()
-            for values in ("dense", "fp32", "fp16", "int8"):
-                (Path(folder) / f"{values}.onnx").unlink()
+            for file in Path(folder).glob("*.onnx"):
+                file.unlink()
     write(options.json, figures)
 
 

@@ -124,7 +124,7 @@ EXPORTERS: dict[str, Exporter] = {
             "onnx-unpack",
             ".onnx",
             "plain ONNX operators that unpack masks, values and seeds while a session loads",
-            (*_BOTH, "int8"),
+            (*_BOTH, "int8", CODEBOOKS),
             True,
             _onnx_unpack,
         ),

@@ -17,7 +17,6 @@ import onnx
 from onnx import numpy_helper
 
 from ..compressor.checkpoint import SparseCheckpoint
-from ..errors import unknown_name
 from ..files import numpy_dtype, refuse_existing, sha256_array
 from ..models.seeding.record import PHILOX
 from .manifest import TensorEntry, describe
@@ -27,6 +26,7 @@ from .unpacking.emitter import Emitter
 from .unpacking.model import insert, require_opset, value_names
 from .unpacking.seeded import SeededPool, folding_bytes
 from .unpacking.tensor import DENSE, Packed, emit, pack
+from .value_types import CODEBOOKS, FP16, FP32, INT8, parse_values
 
 if TYPE_CHECKING:
     from ..models.seeding.record import SeedRecord
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 FORMAT = "onnx-unpack"
 VERSION = 1
-VALUES = ("fp32", "fp16", "int8")
+VALUES = (FP32, FP16, INT8, CODEBOOKS)
 # Compress, CumSum and ScatterElements are what they are since opset 13; bitmaps and Philox need BitwiseAnd.
 _OPSET, _BITWISE_OPSET = 13, 18
 # Philox over whole weights is worth a warning from here on, in bytes of predicted folding memory.
@@ -50,7 +50,8 @@ def write_onnx_unpack(
         checkpoint: any checkpoint.
         path: where to; a model that stays above 2 GB has a ``.data`` file beside it.
         source: the network that the checkpoint was made from.
-        values: ``fp32``, ``fp16`` (weights and biases), or ``int8`` (masked weights, one scale an output unit).
+        values: ``fp32``, ``fp16`` (weights and biases), ``int8`` (weights, one scale an output unit) or
+            ``codebook:BITS`` (weights, one table a tensor).
         force: whether existing files may be replaced.
 
     Raises:
@@ -59,8 +60,7 @@ def write_onnx_unpack(
         UnsupportedError: an operator without ONNX counterpart, an ONNX source below opset 13, a seeded part that needs
             opset 18, or a value that the value type cannot hold.
     """
-    if values not in VALUES:
-        raise unknown_name(f"value type for '{FORMAT}'", values, VALUES)
+    parse_values(values, VALUES, FORMAT)
     refuse_existing(path, force)
     warning = folding_warning(checkpoint)
     if warning:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gzip
 import math
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -25,6 +26,18 @@ _NPZ_KEYS = ("x_train", "y_train", "x_test", "y_test")
 _CIFAR_RECORD = 1 + 3 * 32 * 32
 _IDX_UBYTE = 0x08
 
+# numpy reads the header of an array as Python source, with the tokens of it.
+_BROKEN = (
+    OSError,
+    EOFError,
+    ValueError,
+    zlib.error,
+    zipfile.BadZipFile,
+    NotImplementedError,
+    RuntimeError,
+    tokenize.TokenError,
+)
+
 Arrays = tuple[Array, Array, Array, Array]
 
 
@@ -33,7 +46,7 @@ def _readable(path: Path) -> Iterator[None]:
     """Turn what reading a broken file raises into one line about it."""
     try:
         yield
-    except (OSError, EOFError, ValueError, zlib.error, zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
+    except _BROKEN as error:
         detail = (getattr(error, "strerror", None) or str(error) or type(error).__name__).splitlines()[0]
         raise DataError(f"cannot read {path}: {detail.rstrip('.')}.") from error
 

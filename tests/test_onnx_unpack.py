@@ -19,15 +19,15 @@ from sparsepack.compressor.checkpoint import (
     make_tensor,
 )
 from sparsepack.errors import FileFormatError, OutputExistsError, UnknownNameError, UnsupportedError
-from sparsepack.exporters.codecs.bits import pack as pack_codes
 from sparsepack.exporters.manifest import describe
 from sparsepack.exporters.onnx_dense import write_onnx_dense
 from sparsepack.exporters.onnx_model import write_model
 from sparsepack.exporters.onnx_unpack import folding_warning, unpack_in_graph, write_onnx_unpack
-from sparsepack.exporters.unpacking import positions, values
+from sparsepack.exporters.unpacking import codes, positions, values
 from sparsepack.exporters.unpacking.artifact import open_unpack
 from sparsepack.exporters.unpacking.emitter import Emitter
 from sparsepack.exporters.unpacking.philox import Words, emit_pieces, emit_words
+from sparsepack.exporters.unpacking.tensor import pack
 from sparsepack.files import sha256_array
 from sparsepack.models.prunable import prunable_tensors
 from sparsepack.models.seeding import philox
@@ -52,7 +52,7 @@ def session_of(model: onnx.ModelProto | bytes | str, optimised: Path | None = No
     return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
 
 
-@pytest.mark.parametrize("stored", ["fp32", "fp16", "int8"])
+@pytest.mark.parametrize("stored", ["fp32", "fp16", "int8", "codebook:5"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_unpacks_bit_for_bit_and_folds_away(kind: str, stored: str, tmp_path: Path) -> None:
     tensor = KINDS[kind]
@@ -74,11 +74,11 @@ def test_every_kind_unpacks_bit_for_bit_and_folds_away(kind: str, stored: str, t
 
 def test_every_kind_in_one_graph_is_decoded_by_numpy_to_the_byte(tmp_path: Path) -> None:
     checkpoint = checkpoint_of(list(KINDS.values()))
-    for stored in ("fp32", "fp16", "int8"):
+    for stored in ("fp32", "fp16", "int8", "codebook:3"):
         model = graph_of(checkpoint)
         described, error = unpack_in_graph(model, checkpoint, stored)
         manifest = describe(checkpoint.metadata, described, values=stored, max_abs_error=error, chain=False)
-        path = tmp_path / f"{stored}.onnx"
+        path = tmp_path / f"{stored[:5]}.onnx"
         write_model(model, path, "onnx-unpack", 1, manifest, force=False)
         artifact = open_unpack(path)
         assert artifact is not None
@@ -105,6 +105,30 @@ def test_gaps_are_the_bytes_on_the_page() -> None:
     assert (found.codec, found.stored.tolist()) == ("gaps16", [5, 65535, 4460])
 
 
+@pytest.mark.parametrize(("density", "codec"), [(0.1, "gaps4"), (0.06, "gaps5"), (0.03, "gaps6"), (0.01, "gaps8")])
+def test_long_lists_of_gaps_take_the_width_that_fits(density: float, codec: str) -> None:
+    mask = np.random.default_rng(0).random((900, 1000)) < density
+    found = positions.encode(mask, bitmap=False)
+    assert found.codec == codec
+    assert np.array_equal(positions.decode(codec, found.stored, mask.shape, found.kept), mask)
+    bits = positions.GAPS[codec]
+    # A random mask has geometric distances: the chance of one of at least d is q ** (d - 1), summed over d = L, 2L, ...
+    largest, q = 2**bits - 1, 1 - density
+    entries = 1 + q ** (largest - 1) / (1 - q**largest)
+    assert found.stored.nbytes == pytest.approx(found.kept * entries * bits / 8, rel=0.02)
+
+
+def test_packed_gaps_are_the_bytes_on_the_page() -> None:
+    # Symbols 1, 2, 15 (moves on), 4 in four bits, filled up with 15s.
+    stored = codes.pack(np.array([1, 2, 15, 4], np.uint8), 4, 15)
+    assert stored.tolist() == [0x21, 0x4F, 0xFF, 0xFF]
+    mask = positions.decode("gaps4", stored, (5, 5), 3)
+    assert np.flatnonzero(mask).tolist() == [1, 3, 22]
+    for broken in ([0x21, 0x4F, 0xFF], [0xFF] * 8, [0x21, 0x4F, 0xFF, 0xFF] + [0xFF] * 4, [0x01, 0xFF, 0xFF, 0xFF]):
+        with pytest.raises(FileFormatError):
+            positions.decode("gaps4", np.array(broken, np.uint8), (5, 5), 3)
+
+
 @given(hnp.arrays(np.bool_, hnp.array_shapes(max_dims=4, max_side=40)))
 @settings(max_examples=200)
 def test_positions_round_trip_in_every_codec(mask: np.ndarray) -> None:
@@ -116,10 +140,10 @@ def test_positions_round_trip_in_every_codec(mask: np.ndarray) -> None:
         assert np.array_equal(positions.decode(found.codec, found.stored, mask.shape, kept), mask)
 
 
-@given(st.binary(min_size=1, max_size=40), st.sampled_from(["gaps8", "gaps16", "bitmap", "rows"]))
+@given(st.binary(min_size=1, max_size=40), st.sampled_from(["gaps5", "gaps8", "gaps16", "bitmap", "rows"]))
 @settings(max_examples=300)
 def test_hostile_positions_are_refused_or_are_a_mask(content: bytes, codec: str) -> None:
-    kinds = {"gaps8": "u1", "gaps16": "<u2", "bitmap": "u1", "rows": "<i8"}
+    kinds = {"gaps5": "u1", "gaps8": "u1", "gaps16": "<u2", "bitmap": "u1", "rows": "<i8"}
     whole = len(content) // np.dtype(kinds[codec]).itemsize * np.dtype(kinds[codec]).itemsize
     stored = np.frombuffer(content[:whole], kinds[codec])
     try:
@@ -150,32 +174,34 @@ def test_int8_is_within_half_a_step_of_its_unit() -> None:
     unpack_in_graph(model, checkpoint, "int8")
     [found] = session_of(model).run(None, {})
     dense = tensor.dense()
-    steps = np.abs(dense).max(axis=0) / 127
+    # Scales keep eight significant bits, rounded up.
+    steps = np.abs(dense).max(axis=0) / 127 * (1 + 2**-7)
     assert (np.abs(found - dense) <= steps * 0.5001).all()
     assert tensor.mask is not None and (found[~tensor.mask] == 0).all()
 
 
 def test_int8_refuses_what_has_no_scale() -> None:
     with pytest.raises(UnsupportedError, match="'w' holds values that are not finite"):
-        values.quantise_int8("w", np.array([1, np.inf], np.float32), np.array([0, 0]), 1)
+        pack(make_tensor("w", np.full(3, np.inf, np.float32), record={"role": "prunable"}), "int8", bitwise=True)
 
 
 @pytest.mark.parametrize("bits", range(1, 9))
 @pytest.mark.parametrize("count", [1, 8, 1003])
 def test_a_codebook_is_read_at_every_width(bits: int, count: int) -> None:
     random = np.random.default_rng(bits)
-    codes = random.integers(0, 2**bits, count)
+    numbers = random.integers(0, 2**bits, count).astype(np.uint8)
     table = random.standard_normal(2**bits).astype(np.float32)
-    packed = pack_codes(codes.astype(np.uint64), bits)
+    packed = values.pack_codes(numbers, table)
+    assert packed.size == min(count, -(-count // 8) * bits)
     emitter = Emitter()
-    output = values.emit_codebook(emitter, "w", packed, bits, table, count)
+    output = values.emit_codebook(emitter, "w", packed, table, count)
     info = helper.make_tensor_value_info(output, TensorProto.FLOAT, [count])
     graph = helper.make_graph(emitter.nodes, "codebook", [], [info], emitter.initializers)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
     onnx.checker.check_model(model, full_check=True)
     for found in (session_of(model).run(None, {})[0], next(iter(ReferenceEvaluator(model).run(None, {})))):
-        assert np.array_equal(found, table[codes])
-    assert np.array_equal(values.decode_codebook(packed, bits, table, count), table[codes])
+        assert np.array_equal(found, table[numbers])
+    assert np.array_equal(values.unpack_codes(packed, table, count), numbers)
 
 
 def test_the_graph_draws_the_words_of_several_tensors_at_once() -> None:
@@ -244,7 +270,7 @@ def test_an_old_opset_has_gaps_only_and_a_very_old_one_is_refused() -> None:
     checkpoint = checkpoint_of([KINDS["bitmap"]])
     model = graph_of(checkpoint, opset=13)
     [(entry, _)], _ = unpack_in_graph(model, checkpoint, "fp32")
-    assert entry.positions is not None and entry.positions[0] == "gaps8"
+    assert entry.positions is not None and entry.positions[0] in positions.GAPS
     [found] = session_of(model).run(None, {})
     assert sha256_array(found) == entry.sha256
     with pytest.raises(UnsupportedError, match=r"opset 11; a graph that unpacks itself needs opset 13"):

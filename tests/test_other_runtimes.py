@@ -48,7 +48,7 @@ def load(runtime: Runtime, model: onnx.ModelProto, path: Path) -> Session:
     return runtime.load(open_artifact(path), threads=1)
 
 
-@pytest.mark.parametrize("stored", ["fp32", "fp16", "int8"])
+@pytest.mark.parametrize("stored", ["fp32", "fp16", "int8", "codebook:5"])
 def test_every_kind_unpacks_to_the_same_bits(stored: str, runtime: Runtime, tmp_path: Path) -> None:
     openvino = runtime.name == "openvino-cpu"
     for kind, tensor in KINDS.items():

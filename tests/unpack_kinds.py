@@ -77,6 +77,8 @@ KINDS = {
     "conv": weight("conv", (32, 16, 3, 3), 0.1),
     "one long gap": weight("long", (40, 900), 0.01),
     "two-byte gaps": weight("wide", (400, 900), 0.0004),
+    "packed gaps": weight("narrow", (160, 270), 0.1),
+    "frozen, packed gaps": weight("fn", (160, 270), 0.1, "frozen", (KEYED_PRODUCT, "uniform")),
     "bitmap": weight("dense", (40, 16, 3, 3), 0.5),
     "bitmap, odd size": weight("odd", (31, 77), 0.4),
     "matmul, output axis 1": weight("matmul", (90, 110), 0.1, output_axis=1),

@@ -18,6 +18,7 @@ from ...files import Array, TensorFile, sha256_array, write_safetensors
 from .tape import check_header
 
 FORMAT = "sparsepack.snapshot"
+VERSION = 1
 
 
 class Position(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -69,7 +70,7 @@ class Snapshots:
         Raises:
             SparsepackError: it cannot be written.
         """
-        header = _Header(FORMAT, 1, position, {name: sha256_array(array) for name, array in arrays.items()})
+        header = _Header(FORMAT, VERSION, position, {name: sha256_array(array) for name, array in arrays.items()})
         write_safetensors(self.path, arrays, msgspec.to_builtins(header))
         self._next = time.monotonic() + self._every
 
@@ -84,7 +85,7 @@ class Snapshots:
         try:
             file = TensorFile(self.path)
             arrays = {name: file.read(name) for name in file}
-            check_header(file, FORMAT, arrays)
+            check_header(file, FORMAT, VERSION, arrays)
             return msgspec.convert(file.metadata, _Header).position, arrays
         except (FileFormatError, msgspec.ValidationError) as error:
             raise FileFormatError(f"the run cannot go on: {error} Give --force to begin it anew.") from error

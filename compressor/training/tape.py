@@ -11,6 +11,7 @@ from ...errors import FileFormatError, HashMismatchError
 from ...files import Array, TensorFile, sha256_array, write_safetensors
 
 FORMAT = "sparsepack.tape"
+VERSION = 1
 
 INITIAL = "initial"
 
@@ -47,7 +48,7 @@ class Tape:
 
     def record(self, label: str, state: Mapping[str, Array]) -> None:
         """Write a state atomically; recording the same one again gives the same bytes."""
-        header = _Header(FORMAT, 1, label, {name: sha256_array(array) for name, array in state.items()})
+        header = _Header(FORMAT, VERSION, label, {name: sha256_array(array) for name, array in state.items()})
         write_safetensors(self.path(label), state, msgspec.to_builtins(header))
 
     def read(self, label: str) -> dict[str, Array]:
@@ -58,20 +59,25 @@ class Tape:
         """
         file = TensorFile(self.path(label))
         state = {name: file.read(name) for name in file}
-        check_header(file, FORMAT, state)
+        check_header(file, FORMAT, VERSION, state)
         return state
 
 
-def check_header(file: TensorFile, expected: str, state: Mapping[str, Array]) -> None:
+def check_header(file: TensorFile, expected: str, version: int, state: Mapping[str, Array]) -> None:
     """Compare the arrays of a file with the SHA-256 digests in its metadata (``format``, ``sha256`` by name).
 
     Raises:
-        FileFormatError: of another format.
+        FileFormatError: of another format or version.
         HashMismatchError: a tensor differs from what was written, or is missing.
     """
     metadata = file.metadata
     if not isinstance(metadata, dict) or metadata.get("format") != expected:
         raise FileFormatError(f"{file.path} is no file of the format {expected}.")
+    if metadata.get("version") != version:
+        raise FileFormatError(
+            f"{file.path} is of version {metadata.get('version')}; this release reads version {version}; install a "
+            "newer sparsepack."
+        )
     digests = metadata.get("sha256")
     if digests != {name: sha256_array(array) for name, array in state.items()}:
         raise HashMismatchError(f"{file.path} is corrupt: its tensors are not those that were written.")

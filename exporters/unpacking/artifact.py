@@ -27,8 +27,9 @@ from ..bound import part_bound
 from ..container import PREFIX
 from ..manifest import TensorEntry, read_manifest
 from ..onnx_seal import read_seal
+from ..value_types import CODEBOOK
 from . import positions, seeded, values
-from .tensor import unpack
+from .tensor import stored_codes, unpack
 
 FORMAT = "onnx-unpack"
 VERSION = 1
@@ -110,7 +111,9 @@ class UnpackArtifact(Artifact):
             stored = None
             if entry.parametrisation != "selected":
                 stored = sparse.values
-                if entry.stored is not None and name + values.SUFFIX in self._stored:
+                if entry.values and entry.values[0] == CODEBOOK:
+                    stored = stored_codes(entry, sparse.mask, self._read)
+                elif entry.stored is not None and name + values.SUFFIX in self._stored:
                     stored = self._read(name + values.SUFFIX)
             bound = part_bound(
                 sparse.mask, None if stored is None else stored.reshape(-1), entry.structure, entry.output_axis

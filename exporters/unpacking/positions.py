@@ -1,12 +1,14 @@
-"""Positions that a graph unpacks: gaps of one or two bytes, a bitmap, or a list of whole output units.
+"""Positions that a graph unpacks: gaps of four bits to two bytes, a bitmap, or a list of whole output units.
 
     gaps8, gaps16   symbols; the running sum of them up to a symbol is its position. The largest symbol (255, 65535)
                     moves on and marks nothing. Nodes: Cast, CumSum and, where a gap was too long, Less and Compress.
+    gaps4 .. gaps7  the same with symbols of so many bits side by side (:mod:`.codes`), filled up with largest ones.
     bitmap          one bit a weight, lowest first. Nodes: BitwiseAnd, Cast, CumSum; the running sum of the bits is
                     a kept weight's number, by which Gather finds its value.
     rows            int64 numbers of the output units (axis 0) that are kept whole. Nodes: none; ScatterND reads them.
 
-Gaps are unpacked at the size of the kept weights, a bitmap at some 23 bytes a weight; the smaller one is taken.
+Gaps are unpacked at the size of the kept weights, a bitmap at some 23 bytes a weight; the smallest is taken, nodes
+included.
 """
 
 from __future__ import annotations
@@ -22,11 +24,15 @@ import onnx
 from ...compressor.mask import BoolArray, pack_bits, unpack_bits
 from ...errors import FileFormatError
 from ...files import Array
+from . import codes
 from .emitter import Emitter
 
-GAPS: dict[str, np.dtype[Any]] = {"gaps8": np.dtype(np.uint8), "gaps16": np.dtype(np.uint16)}
+# Codec -> bits of a symbol.
+GAPS = {"gaps4": 4, "gaps5": 5, "gaps6": 6, "gaps7": 7, "gaps8": 8, "gaps16": 16}
 BITMAP, ROWS = "bitmap", "rows"
 CODECS = (*GAPS, BITMAP, ROWS)
+# What the nodes that take symbols of fewer than eight bits apart add to a file, with names of usual length.
+_PACKED_NODES = 1100
 # Where a tensor keeps its positions in the graph.
 SUFFIX = ":positions"
 _INT32_POSITIONS = 2**31
@@ -46,6 +52,11 @@ class Positions:
     stored: Array
     kept: int
 
+    @property
+    def cost(self) -> int:
+        """Bytes in the file, with the nodes that others do not need."""
+        return self.stored.nbytes + (_PACKED_NODES if GAPS.get(self.codec, 8) < 8 else 0)
+
 
 def encode(mask: BoolArray, *, bitmap: bool = True, rows: bool = True) -> Positions:
     """Return the smallest encoding of a mask that keeps at least one weight; of equals, the cheapest to unpack.
@@ -56,7 +67,9 @@ def encode(mask: BoolArray, *, bitmap: bool = True, rows: bool = True) -> Positi
         rows: whether whole output units may be listed.
     """
     positions = np.flatnonzero(mask)
-    choices = [Positions(codec, _gaps(positions, dtype), positions.size) for codec, dtype in GAPS.items()]
+    distances = np.diff(positions, prepend=0)
+    choices = [_gaps(codec, distances) for codec in ("gaps8", "gaps16")]
+    choices += [_gaps(codec, distances) for codec, bits in GAPS.items() if bits < 8]
     if bitmap:
         choices.append(Positions(BITMAP, pack_bits(mask), positions.size))
     if rows:
@@ -64,17 +77,18 @@ def encode(mask: BoolArray, *, bitmap: bool = True, rows: bool = True) -> Positi
         if bool((units == units[:, :1]).all()):
             listed = np.flatnonzero(units[:, 0]).reshape(-1, 1).astype(np.int64)
             choices.insert(0, Positions(ROWS, listed, positions.size))
-    return min(choices, key=lambda choice: choice.stored.nbytes)
+    return min(choices, key=lambda choice: choice.cost)
 
 
-def _gaps(positions: npt.NDArray[np.int64], dtype: np.dtype[Any]) -> Array:
-    escape = int(np.iinfo(dtype).max)
-    # The first gap counts from position 0, so that the running sum needs no correction.
-    escapes, last = np.divmod(np.diff(positions, prepend=0), escape)
+def _gaps(codec: str, distances: npt.NDArray[np.int64]) -> Positions:
+    """Encode distances between positions; the first counts from 0, so that the running sum needs no correction."""
+    bits = GAPS[codec]
+    escape = (1 << bits) - 1
+    escapes, last = np.divmod(distances, escape)
     ends = np.cumsum(escapes + 1)
-    symbols = np.full(int(ends[-1]), escape, dtype)
+    symbols = np.full(int(ends[-1]), escape, np.uint16 if bits == 16 else np.uint8)
     symbols[ends - 1] = last
-    return symbols
+    return Positions(codec, codes.pack(symbols.astype(np.uint8), bits, escape) if bits < 8 else symbols, distances.size)
 
 
 def decode(codec: str, stored: Array, shape: tuple[int, ...], kept: int) -> BoolArray:
@@ -84,7 +98,7 @@ def decode(codec: str, stored: Array, shape: tuple[int, ...], kept: int) -> Bool
         FileFormatError: the positions do not fit the shape or the count.
     """
     size = math.prod(shape)
-    wanted = GAPS.get(codec, np.dtype(np.int64 if codec == ROWS else np.uint8))
+    wanted = np.dtype(np.int64 if codec == ROWS else np.uint16 if codec == "gaps16" else np.uint8)
     if stored.dtype != wanted:
         raise FileFormatError(f"its positions are of {stored.dtype}, '{codec}' needs {wanted}.")
     if codec == BITMAP:
@@ -98,11 +112,14 @@ def decode(codec: str, stored: Array, shape: tuple[int, ...], kept: int) -> Bool
         mask = np.zeros(shape, np.bool_)
         mask[chosen] = True
     else:
-        escape = int(np.iinfo(GAPS[codec]).max)
-        entries = stored != escape
-        positions = np.cumsum(stored, dtype=np.int64)[entries]
+        bits = GAPS[codec]
+        symbols = codes.unpack(stored, bits) if bits < 8 else stored.reshape(-1)
+        entries = symbols != (1 << bits) - 1
+        positions = np.cumsum(symbols, dtype=np.int64)[entries]
         ascending = bool((np.diff(positions) > 0).all())
-        if not positions.size or not ascending or positions[-1] >= size or not entries[-1]:
+        # Whole groups of eight are filled up with symbols that mark nothing.
+        ends = bool(entries[-1 if bits >= 8 else -8 :].any())
+        if not positions.size or not ascending or positions[-1] >= size or not ends:
             raise FileFormatError(f"the gaps do not list positions of a tensor of {size} weights.")
         mask = np.zeros(size, np.bool_)
         mask[positions] = True
@@ -114,13 +131,19 @@ def decode(codec: str, stored: Array, shape: tuple[int, ...], kept: int) -> Bool
 
 def emit_indices(emitter: Emitter, name: str, positions: Positions, size: int) -> str:
     """Add the nodes that compute the flat positions [kept], of :func:`index_dtype`, from gaps."""
+    bits = GAPS[positions.codec]
+    escape = (1 << bits) - 1
     stored = emit_stored(emitter, name, positions)
+    escaped = bits < 8 or bool((positions.stored == escape).any())
+    if bits < 8:
+        stored = codes.emit(emitter, name + ":p", stored, bits)
     dtype = onnx.helper.np_dtype_to_tensor_dtype(index_dtype(size))
-    wide = emitter.node("Cast", [stored], name + ":gaps", to=dtype)
+    wide = stored
+    if bits >= 8 or dtype != onnx.TensorProto.INT32:
+        wide = emitter.node("Cast", [stored], name + ":gaps", to=dtype)
     axis = emitter.constant(np.array(0, np.int64))
     sums = emitter.node("CumSum", [wide, axis], name + ":sums")
-    escape = int(np.iinfo(GAPS[positions.codec]).max)
-    if not bool((positions.stored == escape).any()):
+    if not escaped:
         return sums
     limit = emitter.constant(np.array(escape, index_dtype(size)))
     entries = emitter.node("Less", [wide, limit], name + ":entries")

@@ -11,13 +11,15 @@ import msgspec
 import numpy as np
 import onnx
 
-from ...compressor.checkpoint import SparseTensor, TensorRecord, dense_tensor
+from ...compressor.checkpoint import SparseTensor, TensorRecord
 from ...compressor.mask import BoolArray
 from ...errors import FileFormatError
-from ...files import Array, numpy_dtype, sha256_array
+from ...files import Array, numpy_dtype
 from ...models.seeding.record import SeedRecord
 from ..manifest import TensorEntry
-from ..parts import part_of
+from ..parts import part_of, stored_units
+from ..quantise import Coded
+from ..value_types import CODEBOOK, INT8
 from . import positions as places
 from . import values as coded
 from .emitter import Emitter
@@ -37,7 +39,7 @@ class Packed:
         seed: what the graph draws it from; None for nothing.
         positions: None when all or no weights are kept.
         values: what is stored, in the shape that the graph needs; None when the seed draws all values.
-        scales: float32, for ``int8``.
+        table: scales or codebook of coded values.
         max_abs_error: of rounding.
     """
 
@@ -45,7 +47,7 @@ class Packed:
     seed: SeedRecord | None
     positions: Positions | None
     values: Array | None
-    scales: Array | None = None
+    table: Array | None = None
     max_abs_error: float = 0.0
 
     @property
@@ -59,6 +61,11 @@ class Packed:
         if self.values is None:
             raise ValueError(f"'{self.entry.name}' stores no values.")
         return self.values
+
+    @property
+    def codec(self) -> str:
+        """How the values are stored."""
+        return self.entry.values[0] if self.entry.values else ""
 
     @property
     def drawn_from(self) -> SeedRecord:
@@ -78,20 +85,20 @@ def pack(tensor: SparseTensor, values: str, *, bitwise: bool) -> Packed:
 
     Args:
         tensor: no alias.
-        values: ``fp32``, ``fp16`` or ``int8``.
+        values: ``fp32``, ``fp16``, ``int8`` or ``codebook:BITS``.
         bitwise: whether the graph has bitwise operators (opset 18).
 
     Raises:
         UnsupportedError: a value does not fit the value type.
     """
-    part = part_of(tensor, "fp16" if values == "fp16" else "fp32")
+    part = part_of(tensor, values)
     entry, mask = part.entry, part.mask
-    rounds = values == "int8" and entry.role == "prunable" and entry.dtype == "float32" and part.values is not None
     found, positions = None, None
     if mask is not None and 0 < entry.kept_count < entry.size:
         # ONNX Runtime's Where turns -0.0 into 0.0, and scales of listed rows need units along the first axis.
-        bitmap = bitwise and not _has_negative_zero(part.values)
-        positions = places.encode(mask, bitmap=bitmap, rows=not rounds or entry.output_axis == 0)
+        int8 = part.coded is not None and part.coded.kind == INT8
+        rows = not int8 or entry.output_axis == 0
+        positions = places.encode(mask, bitmap=bitwise and not _has_negative_zero(part.values), rows=rows)
         found = (positions.codec, positions.stored.nbytes)
     elif mask is not None:
         found = (ALL if entry.kept_count else NOTHING, 0)
@@ -101,10 +108,19 @@ def pack(tensor: SparseTensor, values: str, *, bitwise: bool) -> Packed:
     if part.values is None or (mask is not None and not entry.kept_count):
         entry = msgspec.structs.replace(entry, positions=found, values=(SEEDED if seed else NOTHING, keys))
         return Packed(entry, seed, positions, None)
-    stored = part.values.reshape(_stored_shape(entry, mask, positions))
-    entry = msgspec.structs.replace(entry, positions=found, values=(coded.RAW, stored.nbytes + keys))
-    packed = Packed(entry, seed, positions, stored, None, part.max_abs_error)
-    return _int8(packed, part.values, mask, tensor.record, keys) if rounds and entry.size else packed
+    codec, stored, table = coded.RAW, part.values, None
+    shape = _stored_shape(entry, mask, positions)
+    if part.coded is not None:
+        codec, table = part.coded.kind, part.coded.table
+        if codec == INT8:
+            stored, table = part.coded.codes.reshape(shape), _shaped_scales(table, entry, positions)
+        else:
+            stored = coded.pack_codes(part.coded.codes, table)
+    else:
+        stored = stored.reshape(shape)
+    size = stored.nbytes + keys + (0 if table is None else table.nbytes)
+    entry = msgspec.structs.replace(entry, positions=found, values=(codec, size))
+    return Packed(entry, seed, positions, stored, table, part.max_abs_error)
 
 
 def _has_negative_zero(values: Array | None) -> bool:
@@ -112,27 +128,19 @@ def _has_negative_zero(values: Array | None) -> bool:
 
 
 def _stored_shape(entry: TensorEntry, mask: BoolArray | None, positions: Positions | None) -> tuple[int, ...]:
-    if positions is None:
+    if mask is None or positions is None:
         return entry.shape
     return (positions.stored.size, *entry.shape[1:]) if positions.codec == ROWS else (entry.kept_count,)
 
 
-def _int8(packed: Packed, values: Array, mask: BoolArray | None, record: TensorRecord, keys: int) -> Packed:
-    entry, shape, axis, positions = packed.entry, packed.entry.shape, packed.entry.output_axis, packed.positions
-    flat = np.arange(values.size) if mask is None else np.flatnonzero(mask)
-    units = coded.units_of(flat, shape, axis)
-    codes, scales = coded.quantise_int8(entry.name, values, units, shape[axis] if shape else 1)
-    decoded = coded.decode_int8(codes, scales, units)
-    error = float(np.abs(decoded - values).max(initial=0.0))
+def _shaped_scales(scales: Array, entry: TensorEntry, positions: Positions | None) -> Array:
+    """Return the scales of the output units so that they broadcast with what they scale."""
     if positions is None or positions.codec == BITMAP:
-        scales = scales.reshape([extent if index == axis else 1 for index, extent in enumerate(shape)])
-    elif positions.codec == ROWS:
-        scales = scales[positions.stored[:, 0]].reshape(-1, *([1] * (len(shape) - 1)))
-    digest = sha256_array(dense_tensor(record, mask, decoded if mask is not None else decoded.reshape(shape)))
-    size = codes.nbytes + scales.nbytes + keys
-    entry = msgspec.structs.replace(entry, values=(coded.INT8, size), stored="int8", sha256=digest)
-    shaped = codes.reshape(_stored_shape(entry, mask, positions))
-    return Packed(entry, packed.seed, positions, shaped, scales, error)
+        axis = entry.output_axis
+        return scales.reshape([extent if index == axis else 1 for index, extent in enumerate(entry.shape)])
+    if positions.codec == ROWS:
+        return scales[positions.stored[:, 0]].reshape(-1, *([1] * (len(entry.shape) - 1)))
+    return scales
 
 
 def emit(emitter: Emitter, pool: SeededPool, packed: Packed) -> None:
@@ -190,32 +198,43 @@ def _emit_seeded(emitter: Emitter, pool: SeededPool, packed: Packed, output: str
 
 def _emit_whole(emitter: Emitter, packed: Packed, output: str | None) -> str:
     """Return stored values that need no index: a whole tensor, or whole rows."""
-    name = packed.entry.name
-    dtype = numpy_dtype(packed.entry.dtype)
-    if packed.scales is None:
+    entry = packed.entry
+    name, dtype = entry.name, numpy_dtype(entry.dtype)
+    if packed.table is None:
         return coded.emit_raw(emitter, name, packed.stored, dtype, output)
-    return coded.emit_int8_whole(emitter, name, packed.stored, packed.scales, output)
+    if packed.codec == CODEBOOK:
+        kept = coded.emit_codebook(emitter, name, packed.stored, packed.table, entry.kept_count)
+        return emitter.reshape(kept, (-1, *entry.shape[1:]) if entry.shape else (), output or name + ":whole")
+    return coded.emit_int8_whole(emitter, name, packed.stored, packed.table, dtype, output)
 
 
 def _emit_kept(emitter: Emitter, packed: Packed, indices: tuple[str, np.dtype[Any]]) -> str:
     entry = packed.entry
-    if packed.scales is None:
-        return coded.emit_raw(emitter, entry.name, packed.stored, numpy_dtype(entry.dtype))
-    return coded.emit_int8(emitter, entry.name, packed.stored, packed.scales, indices, entry.shape, entry.output_axis)
+    dtype = numpy_dtype(entry.dtype)
+    if packed.table is None:
+        return coded.emit_raw(emitter, entry.name, packed.stored, dtype)
+    if packed.codec == CODEBOOK:
+        return coded.emit_codebook(emitter, entry.name, packed.stored, packed.table, entry.kept_count)
+    return coded.emit_int8(emitter, entry, packed.stored, packed.table, indices)
 
 
 def _emit_gathered(emitter: Emitter, packed: Packed, ranks: str) -> str:
     """Return the kept values at their places, in the dense shape; what stands between them does not matter."""
     entry = packed.entry
     dtype = numpy_dtype(entry.dtype)
-    kept = coded.emit_raw(emitter, entry.name, packed.stored, dtype)
+    int8 = packed.codec == INT8 and packed.table is not None
+    if packed.codec == CODEBOOK and packed.table is not None:
+        kept = coded.emit_codebook(emitter, entry.name, packed.stored, packed.table, entry.kept_count)
+    else:
+        kept = coded.emit_raw(emitter, entry.name, packed.stored, np.dtype(np.float32) if int8 else dtype)
     # Weights before the first kept one have the number 0.
-    padded = emitter.node("Concat", [emitter.constant(np.zeros(1, dtype)), kept], entry.name + ":padded", axis=0)
+    zero = emitter.constant(np.zeros(1, np.float32 if int8 else dtype))
+    padded = emitter.node("Concat", [zero, kept], entry.name + ":padded", axis=0)
     gathered = emitter.node("Gather", [padded, ranks], entry.name + ":gathered", axis=0)
-    if packed.scales is None:
+    if packed.table is None or not int8:
         return gathered
-    scales = emitter.initializer(entry.name + coded.SCALES, packed.scales)
-    return emitter.node("Mul", [gathered, scales], entry.name + ":scaled")
+    scales = emitter.initializer(entry.name + coded.SCALES, packed.table)
+    return coded.emit_scaled(emitter, entry.name, gathered, scales, dtype)
 
 
 def unpack(entry: TensorEntry, record: TensorRecord, read: Callable[[str], Array]) -> SparseTensor:
@@ -241,8 +260,13 @@ def unpack(entry: TensorEntry, record: TensorRecord, read: Callable[[str], Array
     if codec == coded.RAW:
         stored = read(entry.name + suffix)
         decoded = _expect(stored.reshape(-1), entry.stored_dtype, (math.prod(shape),)).astype(numpy_dtype(entry.dtype))
-    elif codec == coded.INT8:
-        decoded = _decode_int8(entry, mask, read)
+    elif codec == INT8:
+        decoded = _decode_int8(entry, mask, read).astype(numpy_dtype(entry.dtype), copy=False)
+    elif codec == CODEBOOK:
+        table = read(entry.name + coded.TABLE)
+        decoded = table[stored_codes(entry, mask, read)]
+        if table.dtype != numpy_dtype(entry.dtype):
+            raise FileFormatError(f"tensor '{entry.name}' of {entry.dtype} has a table of {table.dtype}.")
     else:
         raise FileFormatError(f"tensor '{entry.name}' names the unknown value codec '{codec}'.")
     return SparseTensor(record, mask, decoded.reshape(shape))
@@ -252,15 +276,28 @@ def _decode_int8(entry: TensorEntry, mask: BoolArray | None, read: Callable[[str
     codes, scales = read(entry.name + coded.SUFFIX), read(entry.name + coded.SCALES)
     if codes.dtype != np.int8 or scales.dtype != np.float32:
         raise FileFormatError(f"tensor '{entry.name}' has codes of {codes.dtype} and scales of {scales.dtype}.")
-    if codes.size != entry.kept_count:
-        raise FileFormatError(f"tensor '{entry.name}' has {codes.size} codes for {entry.kept_count} values.")
-    flat = np.arange(entry.size) if mask is None else np.flatnonzero(mask)
-    units = coded.units_of(flat, entry.shape, entry.output_axis)
+    count = entry.size if mask is None else int(np.count_nonzero(mask))
+    if codes.size != count:
+        raise FileFormatError(f"tensor '{entry.name}' has {codes.size} codes for {count} values.")
+    units = stored_units(entry, mask)
     if entry.positions is not None and entry.positions[0] == ROWS:
         units = np.unique(units, return_inverse=True)[1]
     if units.size and int(units.max()) >= scales.size:
         raise FileFormatError(f"tensor '{entry.name}' has {scales.size} scales, too few for its output units.")
-    return coded.decode_int8(codes.reshape(-1), scales.reshape(-1), units)
+    return Coded(INT8, codes.reshape(-1), scales.reshape(-1)).decode(units)
+
+
+def stored_codes(entry: TensorEntry, mask: BoolArray | None, read: Callable[[str], Array]) -> Array:
+    """Return the codes of a tensor with a codebook, uint8.
+
+    Raises:
+        FileFormatError: they fit neither the entry nor the codebook.
+    """
+    count = entry.size if mask is None else entry.kept_count
+    try:
+        return coded.unpack_codes(read(entry.name + coded.SUFFIX), read(entry.name + coded.TABLE), count)
+    except FileFormatError as error:
+        raise FileFormatError(f"tensor '{entry.name}' is corrupt: {error}") from error
 
 
 def _mask(entry: TensorEntry, read: Callable[[str], Array]) -> BoolArray:

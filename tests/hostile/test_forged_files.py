@@ -1,140 +1,43 @@
-"""Hostile artifacts: cut, flipped, forged. Each ends in one FileFormatError, quickly, and before memory is taken."""
+"""Forged artifacts with valid checksums: each ends in one FileFormatError, quickly, and before memory is taken."""
 
-import json
 import struct
-import tracemalloc
 import zlib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from hostile.forge import join_container, join_packed, split_container, split_packed
+from hostile.originals import bounded_memory, read_artifact
 
-from sparsepack.compressor.checkpoint import SparseCheckpoint, make_tensor
 from sparsepack.errors import FileFormatError, HashMismatchError
-from sparsepack.exporters import export, open_artifact
-from sparsepack.exporters.codecs.deflate import deflate, inflate
+from sparsepack.exporters import open_artifact
+from sparsepack.exporters.codecs.deflate import deflate
 from sparsepack.exporters.codecs.dictionary import DICTIONARY
-from sparsepack.files import METADATA_KEY, canonical_json
-from sparsepack.models.seeding.record import SeedRecord
-from sparsepack.models.source import load_source
-
-Build = Callable[..., SparseCheckpoint]
-FORMATS = ["packed", "csr", "nm", "onnx"]
-# Far below what any forged count asks for, far above what reading a file of two kilobytes needs.
-MEMORY = 16 * 2**20
-
-FACTORY = """
-from torch import nn
-
-
-def build():
-    import torch
-    return nn.Linear(16, 6), torch.zeros(1, 16)
-"""
-
-
-@pytest.fixture(scope="module")
-def originals(checkpoint_of: Build, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
-    """One small artifact a format: a masked tensor, a frozen one, a whole one, a tied name."""
-    folder = tmp_path_factory.mktemp("originals")
-    rng = np.random.default_rng(0)
-    dense = rng.normal(size=(6, 16)).astype(np.float32)
-    mask = np.tile([True, False, False, True], 24).reshape(6, 16)
-    seed = SeedRecord("keyed-product", 0, "frozen", "uniform", 0.25)
-    masked = make_tensor("weight", dense, mask=mask, record={"structure": "2:4", "role": "prunable"})
-    frozen = make_tensor("frozen", dense, mask=dense > 1, record={"parametrisation": "frozen", "seed": seed})
-    bias = make_tensor("bias", dense[0, :6].copy())
-    tied = make_tensor("tied", dense, record={"alias_of": "weight"})
-    (folder / "network.py").write_text(FACTORY)
-    source = load_source(f"{folder / 'network.py'}:build", allow_import=True)
-    checkpoints = {
-        "packed": checkpoint_of(masked, frozen, bias, tied),
-        "csr": checkpoint_of(masked, frozen, bias, tied),
-        "nm": checkpoint_of(masked, bias, tied),
-        "onnx": checkpoint_of(masked, bias, model=source.record),
-    }
-    files = {}
-    for format, checkpoint in checkpoints.items():
-        export(checkpoint, format, folder / format, source=source)
-        files[format] = (folder / format).read_bytes()
-    return files
-
-
-@contextmanager
-def bounded_memory() -> Iterator[None]:
-    tracemalloc.start()
-    try:
-        yield
-        _, peak = tracemalloc.get_traced_memory()
-    finally:
-        tracemalloc.stop()
-    assert peak < MEMORY
-
-
-def read_all(path: Path) -> None:
-    artifact = open_artifact(path)
-    artifact.verify()
-    artifact.rows()
 
 
 def refused(path: Path, content: bytes) -> str:
     path.write_bytes(content)
     with pytest.raises(FileFormatError) as caught:
-        read_all(path)
+        read_artifact(path)
     text = str(caught.value)
     assert "\n" not in text
     return text
 
 
-@pytest.mark.parametrize("format", FORMATS)
-def test_files_cut_at_every_byte_are_refused(format: str, originals: dict[str, bytes], tmp_path: Path) -> None:
-    content = originals[format]
-    with bounded_memory():
-        for length in range(len(content)):
-            refused(tmp_path / "x", content[:length])
-        refused(tmp_path / "x", content + b"\0")
-
-
-@pytest.mark.parametrize("format", FORMATS)
-def test_one_bit_flipped_at_every_byte_is_refused(format: str, originals: dict[str, bytes], tmp_path: Path) -> None:
-    content = originals[format]
-    with bounded_memory():
-        for position in range(len(content)):
-            flipped = bytearray(content)
-            flipped[position] ^= 1 << (position * 5 % 8)
-            refused(tmp_path / "x", bytes(flipped))
-
-
-def split_packed(content: bytes) -> tuple[dict[str, Any], bytes]:
-    """Return manifest, and what follows it (hashes and streams)."""
-    (header,) = struct.unpack_from("<Q", content)
-    _, length = struct.unpack_from("<II", content, 8 + header)
-    begin = 8 + header + 8
-    manifest = json.loads(inflate(content[begin : begin + length], 10**6, DICTIONARY))
-    return manifest, content[begin + length :]
-
-
-def join_packed(manifest: Any, rest: bytes, compressed: bytes | None = None, length: int | None = None) -> bytes:
-    """A packed file with a valid checksum around anything."""
-    compressed = deflate(canonical_json(manifest), DICTIONARY) if compressed is None else compressed
-    body = struct.pack("<I", len(compressed) if length is None else length) + compressed + rest
-    blob = struct.pack("<I", zlib.crc32(body)) + body
-    metadata = canonical_json({"format": "sparsepack.packed", "version": 1}).decode()
-    entry = {"dtype": "U8", "shape": [len(blob)], "data_offsets": [0, len(blob)]}
-    header = json.dumps({"__metadata__": {METADATA_KEY: metadata}, "packed": entry}).encode()
-    return struct.pack("<Q", len(header)) + header + blob
+def reseal(content: bytes) -> bytes:
+    """Put the right CRC-32 into a forged csr or nm file."""
+    return join_container(*split_container(content))
 
 
 def entry_of(manifest: dict[str, Any], name: str) -> dict[str, Any]:
     return next(entry for entry in manifest["tensors"] if entry["name"] == name)
 
 
-def test_the_forger_can_write_an_honest_file(originals: dict[str, bytes], tmp_path: Path) -> None:
-    (tmp_path / "x").write_bytes(join_packed(*split_packed(originals["packed"])))
-    read_all(tmp_path / "x")
+def test_the_forger_can_write_an_honest_file(honest: dict[str, bytes], tmp_path: Path) -> None:
+    (tmp_path / "x").write_bytes(join_packed(*split_packed(honest["packed"])))
+    read_artifact(tmp_path / "x")
 
 
 FORGERIES: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
@@ -177,16 +80,16 @@ FORGERIES: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
 
 
 @pytest.mark.parametrize("forgery", FORGERIES)
-def test_forged_manifests_are_refused(forgery: str, originals: dict[str, bytes], tmp_path: Path) -> None:
+def test_forged_manifests_are_refused(forgery: str, honest: dict[str, bytes], tmp_path: Path) -> None:
     change, text = FORGERIES[forgery]
-    manifest, rest = split_packed(originals["packed"])
+    manifest, rest = split_packed(honest["packed"])
     change(manifest)
     with bounded_memory():
         assert text in refused(tmp_path / "x", join_packed(manifest, rest))
 
 
-def test_a_manifest_that_is_a_bomb_is_refused(originals: dict[str, bytes], tmp_path: Path) -> None:
-    _, rest = split_packed(originals["packed"])
+def test_a_manifest_that_is_a_bomb_is_refused(honest: dict[str, bytes], tmp_path: Path) -> None:
+    _, rest = split_packed(honest["packed"])
     path = tmp_path / "x"
     assert "manifest is malformed" in refused(path, join_packed(None, rest, deflate(b"[" * 100_000, DICTIONARY)))
     assert "manifest is malformed" in refused(path, join_packed(None, rest, deflate(b"\xff\xfe", DICTIONARY)))
@@ -221,17 +124,6 @@ def test_streams_that_inflate_beyond_their_tensor_are_refused(codec: str, tmp_pa
         assert "tensor 't' is corrupt" in refused(tmp_path / "x", content)
 
 
-def reseal(content: bytes) -> bytes:
-    """Put the right CRC-32 into a forged csr or nm file."""
-    (length,) = struct.unpack_from("<Q", content)
-    header = json.loads(content[8 : 8 + length])
-    metadata = json.loads(header["__metadata__"][METADATA_KEY])
-    metadata["crc32"] = zlib.crc32(content[8 + length :], zlib.crc32(canonical_json(metadata["manifest"])))
-    header["__metadata__"][METADATA_KEY] = canonical_json(metadata).decode()
-    encoded = json.dumps(header).encode()
-    return struct.pack("<Q", len(encoded)) + encoded + content[8 + length :]
-
-
 @pytest.mark.parametrize("format", ["csr", "nm"])
 @pytest.mark.parametrize(
     ("old", "new", "text"),
@@ -245,9 +137,9 @@ def reseal(content: bytes) -> bytes:
     ],
 )
 def test_forged_arrays_are_refused(
-    format: str, old: bytes, new: bytes, text: str, originals: dict[str, bytes], tmp_path: Path
+    format: str, old: bytes, new: bytes, text: str, honest: dict[str, bytes], tmp_path: Path
 ) -> None:
-    content = originals[format]
+    content = honest[format]
     (length,) = struct.unpack_from("<Q", content)
     header = content[8 : 8 + length]
     assert old in header
@@ -258,11 +150,11 @@ def test_forged_arrays_are_refused(
 
 @pytest.mark.parametrize("format", ["packed", "csr", "nm"])
 def test_random_forgeries_with_a_valid_checksum_are_refused_or_harmless(
-    format: str, originals: dict[str, bytes], tmp_path: Path
+    format: str, honest: dict[str, bytes], tmp_path: Path
 ) -> None:
     """The decoders behind the checksum meet arbitrary bytes: they raise the one error, or what they decode is right."""
     rng = np.random.default_rng(7)
-    content = originals[format]
+    content = honest[format]
     path = tmp_path / "x"
     (tmp_path / "original").write_bytes(content)
     expected = {name: array.tobytes() for name, array in open_artifact(tmp_path / "original").tensors().items()}
@@ -281,15 +173,15 @@ def test_random_forgeries_with_a_valid_checksum_are_refused_or_harmless(
             else:
                 path.write_bytes(reseal(content[: 8 + length] + bytes(forged)))
             try:
-                read_all(path)
+                read_artifact(path)
                 decoded = open_artifact(path).tensors()
             except FileFormatError:
                 continue
             assert {name: array.tobytes() for name, array in decoded.items()} == expected
 
 
-def test_a_wrong_hash_is_its_own_error(originals: dict[str, bytes], tmp_path: Path) -> None:
-    manifest, rest = split_packed(originals["packed"])
+def test_a_wrong_hash_is_its_own_error(honest: dict[str, bytes], tmp_path: Path) -> None:
+    manifest, rest = split_packed(honest["packed"])
     (tmp_path / "x").write_bytes(join_packed(manifest, b"\0" + rest[1:]))
     with pytest.raises(HashMismatchError, match="tensor 'weight' decodes to other bytes"):
-        read_all(tmp_path / "x")
+        read_artifact(tmp_path / "x")

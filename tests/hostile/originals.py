@@ -1,0 +1,209 @@
+"""One small honest file for every reader, and what reading it whole means."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import tempfile
+import tracemalloc
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+
+from sparsepack.compressor.checkpoint import (
+    FORMAT,
+    VERSION,
+    CheckpointMetadata,
+    Provenance,
+    SparseCheckpoint,
+    SparseTensor,
+    TrainingCost,
+    make_tensor,
+)
+from sparsepack.compressor.training.resume import Position, Snapshots
+from sparsepack.compressor.training.tape import Tape
+from sparsepack.exporters import export, open_artifact
+from sparsepack.exporters.onnx_dense import write_onnx_dense
+from sparsepack.files import Array
+from sparsepack.models.readers import read_idx, read_npz
+from sparsepack.models.seeding.record import SeedRecord
+from sparsepack.models.source import InputSpec, ModelRecord, load_source
+
+Decoded = Mapping[str, bytes]
+
+# Far below what any forged count asks for, far above what reading a file of a few kilobytes needs.
+MEMORY = 16 * 2**20
+
+FACTORY = """
+from torch import nn
+
+
+def build():
+    import torch
+    return nn.Linear(64, 12), torch.zeros(1, 64)
+"""
+
+
+@dataclass(frozen=True)
+class Original:
+    """An honest file.
+
+    Attributes:
+        content: its bytes.
+        name: what a file of the kind is called.
+        read: reads everything in a file and returns the arrays' bytes by name; raises a ``SparsepackError`` for a file
+            that it refuses.
+        sealed: whether every bit of the file is covered, so that any change must be refused.
+    """
+
+    content: bytes
+    name: str
+    read: Callable[[Path], Decoded]
+    sealed: bool = False
+
+
+def _plain(arrays: Mapping[str, Array]) -> Decoded:
+    return {name: array.tobytes() for name, array in arrays.items()}
+
+
+def read_artifact(path: Path) -> Decoded:
+    artifact = open_artifact(path)
+    artifact.verify()
+    artifact.rows()
+    return _plain(artifact.tensors())
+
+
+def read_checkpoint(path: Path) -> Decoded:
+    checkpoint = SparseCheckpoint.load(path)
+    checkpoint.verify()
+    return _plain(checkpoint.dense_state())
+
+
+def read_tape(path: Path) -> Decoded:
+    return _plain(Tape(path.parent).read(path.stem))
+
+
+def read_snapshot(path: Path) -> Decoded:
+    found = Snapshots(path, 1.0).read()
+    assert found is not None
+    return _plain(found[1])
+
+
+def read_data(path: Path) -> Decoded:
+    arrays, _ = read_npz(path)
+    return {str(index): array.tobytes() for index, array in enumerate(arrays)}
+
+
+def read_images(path: Path) -> Decoded:
+    return {"": read_idx(path, 3).tobytes()}
+
+
+def checkpoint_of(*tensors: SparseTensor, **changes: Any) -> SparseCheckpoint:
+    fields: dict[str, Any] = {
+        "format": FORMAT,
+        "version": VERSION,
+        "model": ModelRecord("zoo", "lenet-300-100", [InputSpec("input", (1, 28, 28))], {"classes": 10}),
+        "recipe": {"method": "magnitude", "sparsity": 0.9},
+        "provenance": Provenance({"sparsepack": "0"}, 0, 1, "cpu"),
+        "tensors": [tensor.record for tensor in tensors],
+        "training": TrainingCost(1000, 20000, 300000),
+    }
+    return SparseCheckpoint(CheckpointMetadata(**{**fields, **changes}), {t.record.name: t for t in tensors})
+
+
+@contextmanager
+def bounded_memory() -> Iterator[None]:
+    """Fail when what is inside takes more than :data:`MEMORY` at any time."""
+    tracemalloc.start()
+    try:
+        yield
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < MEMORY
+
+
+def originals() -> dict[str, Original]:
+    """Return every reader's original, by the name of what it reads."""
+    with tempfile.TemporaryDirectory() as folder:
+        return _artifacts(Path(folder)) | _networks(Path(folder)) | _others(Path(folder))
+
+
+def _artifacts(folder: Path) -> dict[str, Original]:
+    """A masked tensor, a frozen one, a whole one and a tied name, through everything that needs no network."""
+    rng = np.random.default_rng(0)
+    dense = rng.normal(size=(6, 16)).astype(np.float32)
+    mask = np.tile([True, False, False, True], 24).reshape(6, 16)
+    seed = SeedRecord("keyed-product", 0, "frozen", "uniform", 0.25)
+    masked = make_tensor("weight", dense, mask=mask, record={"structure": "2:4", "role": "prunable"})
+    frozen = make_tensor("frozen", dense, mask=dense > 1, record={"parametrisation": "frozen", "seed": seed})
+    bias = make_tensor("bias", dense[0, :6].copy())
+    tied = make_tensor("tied", dense, record={"alias_of": "weight"})
+    found = {}
+    for format in ("packed", "csr", "nm"):
+        tensors = (masked, bias, tied) if format == "nm" else (masked, frozen, bias, tied)
+        export(checkpoint_of(*tensors), format, folder / format)
+        found[format] = Original((folder / format).read_bytes(), "file", read_artifact, sealed=True)
+    path = folder / "checkpoint.safetensors"
+    checkpoint_of(masked, frozen, bias, tied).save(path)
+    found["checkpoint"] = Original(path.read_bytes(), path.name, read_checkpoint)
+    return found
+
+
+def _networks(folder: Path) -> dict[str, Original]:
+    (folder / "network.py").write_text(FACTORY)
+    source = load_source(f"{folder / 'network.py'}:build", allow_import=True)
+    rng = np.random.default_rng(1)
+    dense = rng.normal(size=(12, 64)).astype(np.float32)
+    seed = SeedRecord("keyed-product", 0, "weight", "uniform", 0.25)
+    bias = make_tensor("bias", dense[0, :12].copy())
+    thin = make_tensor("weight", dense, mask=rng.random((12, 64)) < 0.1, record={"role": "prunable"})
+    units = np.broadcast_to(rng.random((12, 1)) < 0.5, (12, 64)).copy()
+    channels = make_tensor("weight", dense, mask=units, record={"role": "prunable", "structure": "channel"})
+    fields = {"role": "prunable", "parametrisation": "frozen", "seed": seed}
+    frozen = make_tensor("weight", dense, mask=rng.random((12, 64)) < 0.1, record=fields)
+    found = {}
+    for name, format, values, weight in (
+        ("onnx", "onnx", "fp16", thin),
+        ("onnx-unpack", "onnx-unpack", "fp32", frozen),
+        ("onnx-unpack int8", "onnx-unpack", "int8", thin),
+        ("onnx-sparse", "onnx-sparse", "fp32", thin),
+        ("onnx-slim", "onnx-slim", "fp32", channels),
+    ):
+        path = folder / f"{name}.onnx"
+        export(checkpoint_of(weight, bias, model=source.record), format, path, values=values, source=source)
+        found[name] = Original(path.read_bytes(), "file", read_artifact, sealed=True)
+    path = folder / "sparse.onnx"
+    checkpoint = checkpoint_of(thin, bias, model=source.record)
+    write_onnx_dense(checkpoint, path, source=source, sparse_initializers=True)
+    found["sparse initializers"] = Original(path.read_bytes(), "file", read_artifact, sealed=True)
+    model = onnx.load(path)
+    del model.metadata_props[:]
+    found["foreign ONNX"] = Original(model.SerializeToString(), "file", read_artifact)
+    return found
+
+
+def _others(folder: Path) -> dict[str, Original]:
+    rng = np.random.default_rng(2)
+    state = {"weight": rng.normal(size=(4, 5)).astype(np.float32), "count": np.array(3)}
+    tape, snapshots = Tape(folder), Snapshots(folder / "snapshot.safetensors", 1.0)
+    tape.record("initial", state)
+    snapshots.write(Position(1, {"step": 4}, {"flops": 7}, 99), state)
+    images, labels = rng.integers(0, 256, (3, 4, 4)).astype(np.uint8), np.arange(3)
+    buffer, packed = io.BytesIO(), io.BytesIO()
+    np.savez_compressed(buffer, x_train=images, y_train=labels, x_test=images, y_test=labels, classes=np.array(3))
+    idx = bytes([0, 0, 8, 3]) + b"".join(extent.to_bytes(4, "big") for extent in images.shape) + images.tobytes()
+    with gzip.GzipFile(fileobj=packed, mode="wb", mtime=0) as stream:
+        stream.write(idx)
+    return {
+        "tape": Original(tape.path("initial").read_bytes(), "initial.safetensors", read_tape),
+        "snapshot": Original(snapshots.path.read_bytes(), "snapshot.safetensors", read_snapshot),
+        "npz": Original(buffer.getvalue(), "data.npz", read_data),
+        "idx": Original(idx, "train-images-idx3-ubyte", read_images),
+        "idx.gz": Original(packed.getvalue(), "train-images-idx3-ubyte.gz", read_images),
+    }
