@@ -320,6 +320,7 @@ def checkpoint_path(path: Path) -> Path:
 )
 @click.option("--allow-inconclusive", is_flag=True, help="A requirement that the noise leaves open is no failure.")
 @click.option("--batch", type=click.IntRange(min=1), default=1, show_default=True, help="Examples a run.")
+@click.option("--per-layer", is_flag=True, help="Also time every node of the graph, on ONNX Runtime.")
 @click.option(
     "--time-budget",
     type=click.FloatRange(min=0.05),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..errors import FileFormatError, RuntimeUnavailableError
 from .native import library_path, unavailable
@@ -22,6 +22,7 @@ class OnnxRuntimeSparse:
     name = "onnxruntime-sparse-cpu"
     summary = "ONNX Runtime on the CPU with the native sparse operators: pruned weights cost nothing."
     formats: tuple[str, ...] = ("onnx-sparse",)
+    provider = _PROVIDER
 
     def available(self) -> str | None:
         """Return why the operators are missing, or None when they are there."""
@@ -39,24 +40,40 @@ class OnnxRuntimeSparse:
 
         if not isinstance(artifact, OnnxSparseArtifact):
             raise FileFormatError(f"{artifact.path} is no 'onnx-sparse' file.")
+        session = open_session(artifact.path, self.name, _PROVIDER, self.options(threads))
+        return OnnxSession(session, (sparse_share(artifact.layers),))
+
+    def options(self, threads: int) -> Any:
+        """Return session options with the operators registered.
+
+        Raises:
+            RuntimeUnavailableError: they are not there, or ONNX Runtime refuses them.
+        """
         options = session_options(threads)
         library = library_path()
         try:
             options.register_custom_ops_library(str(library))
         except session_errors() as error:
             raise RuntimeUnavailableError(f"{self.name}: ONNX Runtime refuses {library}: {error}") from error
-        session = open_session(artifact.path, self.name, _PROVIDER, options)
-        return OnnxSession(session, (sparse_share(artifact.layers),))
+        return options
+
+
+def sparse_macs(layers: list[LayerChoice]) -> float | None:
+    """Return the share of the dense network's multiply-adds whose layers run sparse; None where it is not known."""
+    if not layers or any(layer.macs is None for layer in layers):
+        return None
+    total = sum(layer.macs or 0 for layer in layers)
+    return sum(layer.macs or 0 for layer in layers if layer.sparse) / total if total else None
 
 
 def sparse_share(layers: list[LayerChoice]) -> str:
     """Return the sentence that says how much of a network runs sparse."""
     sparse = [layer for layer in layers if layer.sparse]
     text = f"{len(sparse)} of {len(layers)} layers run sparse"
-    if not layers or any(layer.macs is None for layer in layers):
+    share = sparse_macs(layers)
+    if share is None:
         return f"{text}; their share of the multiply-adds is not known."
     total = sum(layer.macs or 0 for layer in layers)
-    share = sum(layer.macs or 0 for layer in sparse) / total
     kept = sum((1 - layer.sparsity) * (layer.macs or 0) for layer in sparse) / total
     return (
         f"{text}: {100 * share:.1f} % of the dense network's multiply-adds, of which {100 * (share - kept):.1f} "

@@ -47,6 +47,7 @@ LATENCY_FIELDS = {
     "speedup_high",
     "baseline_runtime",
     "layers",
+    "sparse_macs",
     "notes",
 }
 

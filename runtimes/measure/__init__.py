@@ -35,6 +35,7 @@ def measure(
     threads: int | None = None,
     batch: int = 1,
     time_budget: float = 2.0,
+    per_layer: bool = False,
     require: Sequence[str] = (),
     against: Path | Mapping[Path, Path] | None = None,
     names: Mapping[Path, str] | None = None,
@@ -52,6 +53,7 @@ def measure(
         threads: threads of a run; by default all usable cores.
         batch: examples of a timed run.
         time_budget: seconds for timing one pair.
+        per_layer: whether single nodes are timed as well, where the runtime can.
         require: requirements that every artifact must meet, see :mod:`.gates`.
         against: the checkpoint file that the artifacts came from (one for all, or by artifact); parity is then measured
             against it, and training cost and zipped size are taken from it.
@@ -84,7 +86,7 @@ def measure(
     if dataset is not None:
         for subject in opened:
             dataset.check_fits(subject.model_record())
-    conditions = Conditions(yardstick, baseline_runtime, chosen, dataset, threads, batch, time_budget)
+    conditions = Conditions(yardstick, baseline_runtime, chosen, dataset, threads, batch, time_budget, per_layer)
     records = []
     for subject in opened:
         if progress is not None:

@@ -25,6 +25,7 @@ class Conditions:
         threads: threads of a run.
         batch: examples of a timed run.
         time_budget: seconds for timing one pair.
+        per_layer: whether single nodes are timed as well, where the runtime can.
     """
 
     baseline: Subject | RecordBaseline | None
@@ -34,3 +35,4 @@ class Conditions:
     threads: int
     batch: int
     time_budget: float
+    per_layer: bool = False

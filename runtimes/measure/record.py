@@ -84,7 +84,8 @@ class Latency(msgspec.Struct, frozen=True):
             When the baseline is an earlier record nothing is paired, and the interval is the widest that both sides'
             p10 and p90 allow.
         baseline_runtime: what the baseline ran on.
-        layers: time per layer, where the runtime gives it.
+        layers: where it was asked for, time per node of the graph (``name``, ``operator``, ``ms``, ``share``).
+        sparse_macs: share of the dense network's multiply-adds whose layers ran sparse; None where it is not known.
         notes: what the reader must know, in sentences.
     """
 
@@ -102,6 +103,7 @@ class Latency(msgspec.Struct, frozen=True):
     speedup_high: float | None = None
     baseline_runtime: str | None = None
     layers: list[dict[str, Any]] = []
+    sparse_macs: float | None = None
     notes: list[str] = []
 
 

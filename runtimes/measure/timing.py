@@ -7,7 +7,11 @@ from dataclasses import dataclass
 import msgspec
 
 from ...errors import SparsepackError
+from ...exporters.onnx_sparse_artifact import OnnxSparseArtifact
 from ...files import Array
+from .. import RUNTIMES
+from ..onnx_layers import layer_times
+from ..onnx_sparse import sparse_macs
 from .baseline import RecordBaseline
 from .conditions import Conditions
 from .latency import Load, Run, Timing, time_alone, time_pair
@@ -25,6 +29,19 @@ def latency_on(runtime: str, subject: Subject, conditions: Conditions) -> Latenc
     Raises:
         UsageError: the baseline is of another network, or an earlier record that does not hold the artifact.
     """
+    found = _whole(runtime, subject, conditions)
+    if isinstance(found, Unavailable):
+        return found
+    layers = []
+    if conditions.per_layer:
+        inputs = subject.inputs(subject.session(runtime), conditions.batch)
+        budget = conditions.time_budget / 2
+        layers = layer_times(subject.artifact, RUNTIMES[runtime], inputs, threads=conditions.threads, budget=budget)
+    chosen = subject.artifact.layers if isinstance(subject.artifact, OnnxSparseArtifact) else []
+    return msgspec.structs.replace(found, layers=layers, sparse_macs=sparse_macs(chosen))
+
+
+def _whole(runtime: str, subject: Subject, conditions: Conditions) -> Latency | Unavailable:
     refusal = subject.refusal(runtime)
     if refusal is not None:
         return Unavailable(refusal)

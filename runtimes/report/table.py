@@ -16,11 +16,14 @@ from rich.table import Table
 from rich.text import Text
 
 from .units import digits, human_bytes, percent, ratio
+from .verdict import verdicts
 
 WIDTH = 100
 _NONE = "-"
 # A note names this many artifacts; how many more it is about is only counted.
 _NAMES = 3
+# Nodes that a table of single nodes shows; the record holds all.
+_SLOWEST = 20
 _LEGEND = (
     "vs dense, vs zip: times smaller than the dense tensors, and than those zipped (zstd 19); over bound: above the "
     "order-0 entropy bound of what is stored; drop: percentage points below the baseline; times are medians"
@@ -43,7 +46,9 @@ def render(
     parts += [_summary_table(artifacts) if summary else _storage_table(artifacts), Text(_LEGEND)]
     if not summary and any(_measured(artifact) for artifact in artifacts):
         parts.append(_latency_table(artifacts))
+    parts += _layer_tables(artifacts)
     parts += [Text(line) for line in _notes(artifacts)]
+    parts += [Text(line) for line in verdicts(artifacts)]
     if record["requirements"]:
         parts.append(_requirement_table(record["requirements"]))
     return _text(parts, width, colour)
@@ -175,6 +180,23 @@ def _latency_table(artifacts: Sequence[Mapping[str, Any]]) -> Table:
                 human_bytes(entry["peak_rss_bytes"]) if entry["peak_rss_bytes"] is not None else _NONE,
             )
     return table
+
+
+def _layer_tables(artifacts: Sequence[Mapping[str, Any]]) -> list[Table]:
+    """Return the slowest nodes of every artifact and runtime that single nodes were timed on."""
+    tables = []
+    for artifact in artifacts:
+        for name, entry in _measured(artifact).items():
+            slowest = sorted(entry["layers"], key=lambda layer: -layer["ms"])[:_SLOWEST]
+            if not slowest:
+                continue
+            title = f"{artifact['artifact']} on {name}: the slowest {len(slowest)} of {len(entry['layers'])} nodes"
+            table = _table(title, [("node", "f"), ("operator", "l"), ("ms", "r"), ("share", "r")])
+            for layer in slowest:
+                share = percent(layer["share"])
+                table.add_row(layer["name"], layer["operator"], f"{layer['ms']:.3f}", share)
+            tables.append(table)
+    return tables
 
 
 def _speedup(entry: Mapping[str, Any]) -> str:
