@@ -54,6 +54,9 @@ CATALOGUE = {
         "3sp",
         "snap-it",
         "cnip-it",
+        "phew",
+        "temporal-jacobian",
+        "neural-tangent-transfer",
     },
     "PaT": {
         "magnitude",

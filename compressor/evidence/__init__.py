@@ -65,6 +65,18 @@ def _unrolled_gates(probe: Probe) -> Mapping[str, Array]:
     return unrolled_gates(probe)
 
 
+def _walks(probe: Probe) -> Mapping[str, Array]:
+    from .walks import walks
+
+    return walks(probe)
+
+
+def _temporal_jacobian(probe: Probe) -> Mapping[str, Array]:
+    from .temporal_jacobian import temporal_jacobian
+
+    return temporal_jacobian(probe)
+
+
 def _unit_gates(probe: Probe) -> Mapping[str, Array]:
     from .unit_gates import unit_gates
 
@@ -122,6 +134,10 @@ EVIDENCE: dict[str, Evidence] = {
     ),
     "unrolled-gates": Evidence(
         _unrolled_gates, ("data", "labels", "gradients"), "dL/dc of gates on the weights, through training steps"
+    ),
+    "walks": Evidence(_walks, ("gradients",), "1 for the weights on random walks between inputs and outputs, else 0"),
+    "temporal-jacobian": Evidence(
+        _temporal_jacobian, ("data", "gradients"), "d||J 1||/dw, J how a recurrent state depends on an earlier one"
     ),
     "unit-gates": Evidence(
         _unit_gates, ("data", "labels", "gradients"), "dL/dc of gates on output units, by weight name"

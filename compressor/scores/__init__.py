@@ -14,7 +14,7 @@ from ...errors import unknown_name
 from ...files import Array
 from ..mask import BoolArray
 from .cops import controlled, mixed
-from .gates import gate_sensitivity, weights_and_units
+from .gates import gate_sensitivity, jacobian_sensitivity, weights_and_units
 from .gradient import saliency
 from .layer_adaptive import layer_adaptive_magnitude
 from .magnitude import magnitude
@@ -146,6 +146,14 @@ SCORES: dict[str, Score] = {
     ),
     "prospr": Score(
         lambda given: gate_sensitivity(given.evidence["unrolled-gates"]), ("unrolled-gates",), "|dL_M/dc| / sum"
+    ),
+    "walks": Score(lambda given: dict(given.evidence["walks"]), ("walks",), "1 on the walks, 0 elsewhere"),
+    "temporal-jacobian": Score(
+        lambda given: jacobian_sensitivity(
+            given.weights, given.evidence["temporal-jacobian"], normalise=given.options["normalise"]
+        ),
+        ("temporal-jacobian",),
+        "|w d||J 1||/dw|, over the mean |d||J 1||/dw| of its tensor",
     ),
     "weights-and-units": Score(
         lambda given: weights_and_units(given.weights, given.evidence["gradients"], given.evidence["unit-gates"]),

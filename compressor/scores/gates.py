@@ -35,3 +35,22 @@ def weights_and_units(weights: Arrays, gradients: Arrays, gates: Arrays) -> dict
             own = np.minimum(own, unit.reshape(-1, *[1] * (weight.ndim - 1)))
         found[name] = own
     return shares(found)
+
+
+def jacobian_sensitivity(weights: Arrays, gradients: Arrays, *, normalise: bool) -> dict[str, Array]:
+    """Return ``|w dchi/dw|``, chi the size of a recurrent network's Jacobian (Zhang and Stadie 2020).
+
+    Args:
+        weights: by name.
+        gradients: dchi/dw.
+        normalise: divide by the mean ``|dchi/dw|`` of the tensor, so that matrices of other scale compare.
+
+    Raises:
+        UnsupportedError: the Jacobian does not depend on one of the weights.
+    """
+    found = {}
+    for name, weight in weights.items():
+        score = np.abs(times(weight, gradients, name))
+        typical = float(np.abs(gradients[name]).mean(dtype=np.float64)) if normalise else 1.0
+        found[name] = score / typical if typical > 0 else score
+    return shares(found)

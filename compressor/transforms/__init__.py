@@ -108,6 +108,12 @@ def _smaller_fan_in(probe: Probe) -> Outcome:
     return smaller_fan_in(probe)
 
 
+def _tangent_transfer(probe: Probe) -> Outcome:
+    from .tangent_transfer import tangent_transfer
+
+    return tangent_transfer(probe)
+
+
 def _approximate_isometry(probe: Probe) -> Outcome:
     from .isometry import approximate_isometry
 
@@ -117,6 +123,9 @@ def _approximate_isometry(probe: Probe) -> Outcome:
 TRANSFORMS: dict[str, Transform] = {
     "edge-of-chaos": Transform(_edge_of_chaos, (), "each layer scaled so that fan_in mean(w^2 m) = 2"),
     "smaller-fan-in": Transform(_smaller_fan_in, (), "each layer scaled as if drawn for the inputs that are left"),
+    "tangent-transfer": Transform(
+        _tangent_transfer, ("data", "gradients"), "a sparse student fitted to outputs and tangent kernel of its start"
+    ),
     "approximate-isometry": Transform(_approximate_isometry, (), "descent on ||W W^T - I|| of every masked layer"),
     "kept-weights": Transform(_kept_weights, (), "option kept: rewind, draw again, sign, sign x sigma, shuffle"),
     "pruned-weights": Transform(_pruned_weights, (), "option pruned: zero, frozen at the start, or one or the other"),

@@ -4,10 +4,13 @@ from ..declaration import Method
 from .controls import MAGNITUDE_AT_INIT, RANDOM_AT_INIT
 from .curvature import COPS, GRADIENT_NORM, GRASP, LOSS_PRESERVATION
 from .flow import SYNFLOW, SYNFLOW_L2
+from .paths import PHEW
 from .propagation import SBP_SR, SNIP_ISOMETRY
 from .prospective import PROSPR
+from .recurrent import TEMPORAL_JACOBIAN
 from .rounds import FORCE, ITERATIVE_SNIP, SNIP_IT
 from .sensitivity import SNIP
+from .transfer import NEURAL_TANGENT_TRANSFER
 from .units import CNIP_IT, SNAP_IT, THREE_SP
 
 METHODS: tuple[Method, ...] = (
@@ -29,4 +32,7 @@ METHODS: tuple[Method, ...] = (
     THREE_SP,
     SNAP_IT,
     CNIP_IT,
+    PHEW,
+    TEMPORAL_JACOBIAN,
+    NEURAL_TANGENT_TRANSFER,
 )
