@@ -6,6 +6,7 @@ import math
 
 import onnx
 
+from .composed import gelu, silu
 from .graph import Graph, attribute
 from .match import Layer
 
@@ -13,6 +14,12 @@ from .match import Layer
 def fuse(graph: Graph, layer: Layer) -> None:
     """Extend a layer by the nodes that follow it, in place."""
     reader = _residual(graph, layer, graph.only_reader(layer.output))
+    composed = silu(graph, layer.output) or gelu(graph, layer.output)
+    if composed is not None:
+        layer.activation, nodes = composed
+        layer.nodes += nodes
+        layer.output = nodes[-1].output[0]
+        return
     if reader is None or reader.domain not in ("", "ai.onnx"):
         return
     found = _activation(graph, reader)

@@ -61,6 +61,15 @@ class Graph:
         readers = self._readers.get(name, [])
         return readers[0] if len(readers) == 1 and name not in self._pinned else None
 
+    def readers(self, name: str) -> list[onnx.NodeProto]:
+        """Return the nodes that read a value, one for each reading; empty where the value leaves the graph as well."""
+        return [] if name in self._pinned else list(self._readers.get(name, []))
+
+    def scalar(self, name: str) -> float | None:
+        """Return a constant of one element; None for anything else."""
+        value = self.array(name)
+        return None if value is None or value.size != 1 else float(value.reshape(()))
+
     def producer(self, name: str) -> onnx.NodeProto | None:
         """Return the node that computes a value; None for inputs and initializers."""
         return self._producers.get(name)

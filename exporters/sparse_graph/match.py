@@ -30,6 +30,7 @@ class Layer:
         residual: the value that is added before the activation, or "".
         activation: the operators' name for it, or "".
         parameters: of the activation.
+        pads: of a convolution, begins, then ends; empty for none.
     """
 
     nodes: list[onnx.NodeProto]
@@ -43,6 +44,7 @@ class Layer:
     residual: str = ""
     activation: str = ""
     parameters: list[float] = field(default_factory=list)
+    pads: tuple[int, ...] = ()
 
     @property
     def convolution(self) -> bool:
@@ -79,12 +81,15 @@ def _weight(graph: Graph, node: onnx.NodeProto) -> tuple[str, Array, bool, list[
 
 
 def _convolution(graph: Graph, node: onnx.NodeProto, name: str, weight: Array) -> Layer | None:
-    if weight.ndim not in (3, 4) or attribute(node, "auto_pad", b"NOTSET") != b"NOTSET" or 0 in weight.shape:
+    if weight.ndim not in (3, 4) or 0 in weight.shape:
+        return None
+    pads = _pads(graph, node, weight.shape[2:])
+    if pads is None:
         return None
     bias = node.input[2] if len(node.input) > 2 else ""
     if bias and not graph.float_constant(bias, weight.shape[:1]):
         return None
-    layer = Layer([node], name, weight, False, bias, node.output[0])
+    layer = Layer([node], name, weight, False, bias, node.output[0], pads=pads)
     reader = graph.only_reader(node.output[0])
     if reader is not None and reader.op_type == "BatchNormalization" and reader.input[0] == layer.output:
         constants = list(reader.input[1:5])
@@ -95,6 +100,31 @@ def _convolution(graph: Graph, node: onnx.NodeProto, name: str, weight: Array) -
             layer.normalisation = constants
             layer.epsilon = float(attribute(reader, "epsilon", 1e-5))  # type: ignore[arg-type]
     return layer
+
+
+def _pads(graph: Graph, node: onnx.NodeProto, kernel: tuple[int, ...]) -> tuple[int, ...] | None:
+    """Return a Conv's padding, also where it is only named; None where that depends on an input size nobody knows."""
+    named = attribute(node, "auto_pad", b"NOTSET")
+    if named == b"NOTSET":
+        return tuple(attribute(node, "pads", ()))  # type: ignore[arg-type]
+    if named == b"VALID":
+        return ()
+    sizes = (graph.shapes.get(node.input[0]) or [])[2:]
+    ones = (1,) * len(kernel)
+    strides: tuple[int, ...] = tuple(attribute(node, "strides", ones))  # type: ignore[arg-type]
+    dilations: tuple[int, ...] = tuple(attribute(node, "dilations", ones))  # type: ignore[arg-type]
+    if len(sizes) != len(kernel) or named not in (b"SAME_UPPER", b"SAME_LOWER"):
+        return None
+    begins, ends = [], []
+    for size, extent, stride, dilation in zip(sizes, kernel, strides, dilations, strict=True):
+        if not isinstance(size, int):
+            return None
+        total = max((-(-size // stride) - 1) * stride + dilation * (extent - 1) + 1 - size, 0)
+        # An odd row goes to the end for SAME_UPPER, to the beginning for SAME_LOWER.
+        begin = total // 2 if named == b"SAME_UPPER" else total - total // 2
+        begins.append(begin)
+        ends.append(total - begin)
+    return (*begins, *ends)
 
 
 def _linear(

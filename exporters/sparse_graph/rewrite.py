@@ -100,10 +100,12 @@ def _node(graph: Graph, layer: Layer) -> onnx.NodeProto:
         inputs.pop()
     attributes: dict[str, Any] = {"shape": list(layer.weight.shape)}
     if layer.convolution:
-        for key in ("strides", "pads", "dilations", "group"):
+        for key in ("strides", "dilations", "group"):
             found = attribute(first, key, None)
             if found is not None:
                 attributes[key] = found
+        if layer.pads:
+            attributes["pads"] = list(layer.pads)
         size = (graph.shapes.get(first.input[0]) or [])[2:]
         if len(size) == layer.weight.ndim - 2 and all(isinstance(extent, int) and extent > 0 for extent in size):
             attributes["input_size"] = size

@@ -31,19 +31,19 @@ def layer_shape(graph: Graph, layer: Layer, batch: int) -> LayerShape | None:
         return None
     if not layer.convolution:
         return LayerShape(node.op_type, shape, layer.weight.shape, transposed=layer.transposed)
-    return _convolution(node, shape, layer.weight.shape)
+    return _convolution(node, shape, layer)
 
 
-def _convolution(node: onnx.NodeProto, shape: tuple[int, ...], weight: tuple[int, ...]) -> LayerShape | None:
+def _convolution(node: onnx.NodeProto, shape: tuple[int, ...], layer: Layer) -> LayerShape | None:
     def numbers(name: str) -> tuple[int, ...]:
         return tuple(attribute(node, name, ()))  # type: ignore[arg-type]
 
     found = LayerShape(
         "Conv",
         shape,
-        weight,
+        layer.weight.shape,
         strides=numbers("strides"),
-        pads=numbers("pads"),
+        pads=layer.pads,
         dilations=numbers("dilations"),
         group=int(attribute(node, "group", 1)),  # type: ignore[call-overload]
     )
