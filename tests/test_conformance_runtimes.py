@@ -159,7 +159,8 @@ def test_graphs_run_wherever_they_are_taken(
     source = load_source(str(tmp_path / "network.onnx"))
     again = checkpoint_of(*checkpoint.tensors.values(), model=source.record)
     for format, exporter in EXPORTERS.items():
-        if not exporter.needs_source:
+        # Quantised activations are another function; tests of their own bound how far from it they are.
+        if not exporter.needs_source or format == "onnx-int8":
             continue
         for values in ("fp32", "int8", "codebook:4"):
             if values in exporter.values or (values == "codebook:4" and "codebook:BITS" in exporter.values):
