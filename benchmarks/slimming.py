@@ -5,7 +5,7 @@ networks of ``transformers``, all with random weights: the graph with its weakes
 them cut out, in ONNX Runtime. Targets: the ONNX checker and shape inference pass, inputs and outputs keep their shapes,
 and an error of at most 1e-4 standard deviations of the output, or, where float32 rounding alone exceeds that, 1e-9 in
 double precision; ResNet-50 analysed and rewritten in under 3 s. Each network's figures are kept under --folder and
-taken up again, so that the command can be interrupted.
+taken up again, so that the command can be interrupted; --runs 0 leaves the times out.
 """
 
 from __future__ import annotations
@@ -109,7 +109,8 @@ def figures_of(module: nn.Module, spec: InputSpec, examples: Examples, runs: int
         error, exact = _worst(outputs["masked"], outputs["slim"]), None
         if error is None or error > BOUND:
             exact = _worst(*(run_in_double(model, feeds) for model in (masked, slimmed.model)))
-        times = interleaved({name: partial(session.run, None, one) for name, session in sessions.items()}, runs, 3)
+        tasks = {name: partial(session.run, None, one) for name, session in sessions.items()}
+        times = interleaved(tasks, runs, 3) if runs else None
         account = slimmed.account
         stays: dict[str, int] = {}
         for row in account.groups:
@@ -126,9 +127,9 @@ def figures_of(module: nn.Module, spec: InputSpec, examples: Examples, runs: int
             "not_followed": account.not_followed,
             "error": error,
             "error_in_double": exact,
-            "speedup": paired_ratio(times["masked"], times["slim"]),
-            "speedup_rounded": paired_ratio(times["masked"], times["rounded"]),
-            "seconds": round(seconds, 3),
+            "speedup": times and paired_ratio(times["masked"], times["slim"]),
+            "speedup_rounded": times and paired_ratio(times["masked"], times["rounded"]),
+            "seconds": round(seconds, 3) if runs else None,
         }
     return figures
 

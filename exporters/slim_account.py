@@ -269,7 +269,7 @@ def _counts(cut: Cut, weights: Weights) -> tuple[int, int, int]:
     )
     total = explicit = effective = 0
     for name in names:
-        live = weights[name] != 0
+        live = weights.live(name)
         total, explicit = total + live.size, explicit + int(live.sum())
         for axis, flags in enumerate(cut.kept.get(name, ())):
             if flags is not None:

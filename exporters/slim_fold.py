@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
-from ..models.graph.dead import Liveness, foldable, matrix
+from ..models.graph.dead import Liveness, contribution, foldable, matrix
 from ..models.graph.dimensions import Dimensions
 from ..models.graph.effects import Contraction, Values
 from ..models.graph.trace import Node
@@ -48,7 +48,7 @@ def shifts(cut: Cut, liveness: Liveness, weights: Weights, approximate: bool) ->
         array = matrix(effect, weights) if constants.any() else None
         if array is None:
             continue
-        shift = effect.scale * np.einsum("goi,gi->go", array.sum(axis=3, dtype=np.float64), constants).reshape(-1)
+        shift = effect.scale * contribution(array, constants).reshape(-1)
         bound = 0.0
         if effect.borders:
             bound = float(np.einsum("goit,gi->go", np.abs(array), np.abs(constants)).max())

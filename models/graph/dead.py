@@ -16,7 +16,6 @@ import numpy.typing as npt
 from .dimensions import Dimensions
 from .effects import Contraction, Effect, Initial, Map, Merge, Product, Values
 from .layout import PINNED, Ids
-from .trace import slice_values
 from .weights import Array, Weights
 
 Flags = npt.NDArray[np.bool_]
@@ -79,11 +78,13 @@ def matrix(effect: Contraction, weights: Weights) -> Array | None:
     return effect.view(weights[effect.weight]) if weights.can_read(effect.weight) else None
 
 
-def _live(array: Array) -> Flags:
-    """Return which connections [groups, outputs, inputs] have a weight that is not zero."""
-    nonzero = array != 0
+def _live(effect: Contraction, weights: Weights) -> Flags | None:
+    """Return which connections [groups, outputs, inputs] have a weight that is not zero; None when it is unreadable."""
+    if not weights.can_read(effect.weight):
+        return None
+    nonzero = effect.view(weights.live(effect.weight))
     # A product has one tap, and reducing over an axis of one is slow.
-    return np.asarray(nonzero[..., 0] if array.shape[3] == 1 else nonzero.any(axis=3))
+    return np.asarray(nonzero[..., 0] if nonzero.shape[3] == 1 else nonzero.any(axis=3))
 
 
 def foldable(effect: Contraction, values: Values, approximate: bool) -> Flags:
@@ -95,7 +96,7 @@ def foldable(effect: Contraction, values: Values, approximate: bool) -> Flags:
 def _forward(effect: Effect, values: Values, weights: Weights, approximate: bool) -> None:
     with np.errstate(all="ignore"):
         if isinstance(effect, Initial):
-            values[effect.output] = slice_values(weights[effect.name], effect.axis)
+            values[effect.output] = weights.slices(effect.name, effect.axis)
         elif isinstance(effect, Map):
             operands = [
                 np.full(effect.output.shape, ids) if isinstance(ids, float) else values[ids] for ids in effect.inputs
@@ -116,16 +117,31 @@ def _forward(effect: Effect, values: Values, weights: Weights, approximate: bool
 
 
 def _product(effect: Contraction, values: Values, weights: Weights, approximate: bool) -> Values:
-    array = matrix(effect, weights)
-    if array is None:
+    live = _live(effect, weights)
+    if live is None:
         return np.full(effect.outputs.shape, np.nan)
     steady = foldable(effect, values, approximate)
-    varying = _live(array) & ~steady[:, None, :]
+    varying = live & ~steady[:, None, :]
     total = np.zeros(effect.outputs.shape)
     constants = np.where(steady, values[effect.inputs], 0.0)
-    if constants.any():
-        total = effect.scale * np.einsum("goi,gi->go", array.sum(axis=3, dtype=np.float64), constants)
+    array = matrix(effect, weights) if constants.any() else None
+    if array is not None:
+        total = effect.scale * contribution(array, constants)
     return np.where(varying.any(axis=2), np.nan, total)
+
+
+def contribution(array: Array, constants: Values) -> Values:
+    """Return what constant inputs add to a layer's outputs, [groups, outputs], summed in float64.
+
+    Args:
+        array: the weight, [groups, outputs, inputs, taps].
+        constants: [groups, inputs].
+    """
+    # Inputs of zero are left out first: a large weight is not copied to float64 as a whole.
+    used = np.flatnonzero(constants.any(axis=0))
+    return np.asarray(
+        np.einsum("goi,gi->go", array[:, :, used].sum(axis=3, dtype=np.float64), constants[:, used]), np.float64
+    )
 
 
 def _backward(
@@ -134,12 +150,12 @@ def _backward(
     if isinstance(effect, Initial):
         return
     if isinstance(effect, Contraction):
-        array = matrix(effect, weights)
+        live = _live(effect, weights)
         read = np.asarray(needed[effect.outputs], np.bool_)
-        if array is None:
+        if live is None:
             used = np.broadcast_to(read.max(axis=1, keepdims=True), effect.inputs.shape)
         else:
-            used = np.asarray((_live(array) & read[:, :, None]).any(axis=1))
+            used = np.asarray((live & read[:, :, None]).any(axis=1))
         constant = values[effect.inputs]
         _mark(needed, effect.inputs, used & ~foldable(effect, values, approximate))
         if effect.borders and not approximate:

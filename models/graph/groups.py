@@ -22,6 +22,8 @@ from .rules.convolution import KERNEL
 from .weights import Slices, Weights
 
 Scores = npt.NDArray[np.float64]
+# Values summed at a time: the largest weight may be most of the model, and is not copied as a whole.
+_CHUNK = 1 << 22
 
 
 @dataclass(frozen=True)
@@ -122,10 +124,15 @@ def _name(members: tuple[Member, ...]) -> str:
 
 
 def _reduce(array: npt.NDArray[np.floating], axis: int, power: int) -> Scores:
+    """Sum the absolute values (or squares) of each slice along ``axis``, some rows at a time."""
     other = tuple(a for a in range(array.ndim) if a != axis)
-    if power == 1:
-        return np.asarray(np.sum(np.abs(array), axis=other, dtype=np.float64))
-    return np.asarray(np.sum(np.square(array, dtype=np.float64), axis=other))
+    step = max(_CHUNK // max(array[:1].size, 1), 1)
+    parts = []
+    for start in range(0, max(len(array), 1), step):
+        rows = array[start : start + step]
+        values = np.abs(rows) if power == 1 else np.square(rows, dtype=np.float64)
+        parts.append(np.sum(values, axis=other, dtype=np.float64))
+    return np.asarray(np.concatenate(parts) if axis == 0 else np.sum(parts, axis=0))
 
 
 def _norm(group: Group, weights: Weights, power: int) -> Scores:

@@ -19,6 +19,8 @@ Array = npt.NDArray[Any]
 
 
 _PROBED = 3
+# Values compared at a time.
+_CHUNK = 1 << 22
 
 
 class NotFollowedError(Exception):
@@ -241,18 +243,38 @@ def read_array(tensor: onnx.TensorProto) -> Array:
     return numpy_helper.to_array(tensor)
 
 
-def slice_values(array: Array, axis: int) -> Values:
-    """Return, for each index of ``axis``, the one number its slice holds, or NaN."""
+def slice_values(array: Array, axis: int, zeroed: Sequence[tuple[int, Ids]] = ()) -> Values:
+    """Return, for each index of ``axis``, the one number its slice holds, or NaN.
+
+    Args:
+        array: values.
+        axis: whose slices are looked at.
+        zeroed: (axis, indices) of slices that are read as zero, without a copy of the array.
+    """
     rows = np.moveaxis(array, axis, 0)
     values = np.full(len(rows), np.nan)
-    if rows.size == 0:
-        return values
-    # The first few numbers already tell nearly every slice of a trained weight from a constant one.
-    probe = rows[(slice(None), *[slice(_PROBED)] * (rows.ndim - 1))].reshape(len(rows), -1)
-    maybe = np.flatnonzero((probe == probe[:, :1]).all(axis=1))
-    whole = rows[maybe].reshape(len(maybe), rows[0].size)
-    constant = (whole == whole[:, :1]).all(axis=1)
-    values[maybe[constant]] = whole[constant, 0].astype(np.float64)
+    # What is left of the other axes; a slice that is read as zero somewhere can only be zero throughout.
+    left = [np.arange(extent) for extent in rows.shape]
+    crossing = False
+    for other, indices in zeroed:
+        if other != axis and len(indices):
+            crossing = True
+            place = other + 1 if other < axis else other
+            left[place] = np.setdiff1d(left[place], indices)
+    if rows.size:
+        # The first few numbers already tell nearly every slice of a trained weight from a constant one.
+        probe = rows[np.ix_(left[0], *(some[:_PROBED] for some in left[1:]))].reshape(len(rows), -1)
+        first = np.zeros((len(rows), 1), array.dtype) if crossing else probe[:, :1]
+        maybe = np.flatnonzero((probe == first).all(axis=1))
+        step = max(_CHUNK // max(rows[0].size, 1), 1)
+        for start in range(0, len(maybe), step):
+            chosen = maybe[start : start + step]
+            whole = rows[np.ix_(chosen, *left[1:])] if crossing else rows[chosen]
+            constant = (whole.reshape(len(chosen), -1) == first[chosen]).all(axis=1)
+            values[chosen[constant]] = first[chosen[constant], 0].astype(np.float64)
+    for other, indices in zeroed:
+        if other == axis:
+            values[indices] = 0.0
     return values
 
 

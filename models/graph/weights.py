@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 import onnx
 from onnx import numpy_helper
 
 from ...errors import UnsupportedError
 from .dimensions import Dimensions
+from .effects import Values
 from .folding import evaluate
 from .layout import Ids
+from .trace import slice_values
 
 Array = npt.NDArray[Any]
 Slices = Mapping[str, list[tuple[int, Ids]]]
@@ -48,19 +51,42 @@ class Weights:
         Raises:
             UnsupportedError: it is computed by an operator that cannot be evaluated here.
         """
-        if self._last is not None and self._last[0] == name:
-            return self._last[1]
-        if name in self._tensors:
-            self._last = None
-            array = numpy_helper.to_array(self._tensors[name])
-            if name in self.zeroed:
-                array = array.copy()
-                for axis, indices in self.zeroed[name]:
-                    array[(slice(None),) * axis + (indices,)] = 0
-            self._last = (name, array)
+        if name not in self._tensors:
+            return self._computed(name, self.__getitem__)
+        array = self._own(name)
+        if name not in self.zeroed:
             return array
+        # Not both kept: the largest tensor may be most of the model.
+        self._last = None
+        return _zeroed(array.copy(), self.zeroed[name])
+
+    def live(self, name: str) -> npt.NDArray[np.bool_]:
+        """Return which values are not zero, masked slices read as zero; a quarter of the memory of the values.
+
+        Raises:
+            UnsupportedError: it is computed by an operator that cannot be evaluated here.
+        """
+        if name not in self._tensors:
+            return self._computed(name, self.live)
+        return _zeroed(np.asarray(self._own(name) != 0), self.zeroed.get(name, []))
+
+    def slices(self, name: str, axis: int) -> Values:
+        """Return, for each index of an initializer's axis, the one number its slice holds, or NaN."""
+        return slice_values(self._own(name), axis, self.zeroed.get(name, []))
+
+    def _own(self, name: str) -> Array:
+        if self._last is None or self._last[0] != name:
+            # Let go first, for the same reason.
+            self._last = None
+            self._last = (name, numpy_helper.to_array(self._tensors[name]))
+        return self._last[1]
+
+    def _computed(self, name: str, read: Callable[[str], Array]) -> Array:
         node = self.dimensions.nodes[self._producers[name]]
-        operands = [self[source] if source else None for source in node.inputs]
+        # The first operand is what is moved; the others say how (extents, indices).
+        operands = [
+            (self[source] if place else read(source)) if source else None for place, source in enumerate(node.inputs)
+        ]
         values = evaluate(node.op, node.attributes, operands)
         if values is None:
             raise UnsupportedError(
@@ -77,6 +103,13 @@ class Weights:
             return False
         node = self.dimensions.nodes[self._producers[name]]
         return node.op in _READABLE and all(self.can_read(source) for source in node.inputs if source)
+
+
+def _zeroed(array: Array, slices: list[tuple[int, Ids]]) -> Array:
+    """Write zeros into slices of an array, in place."""
+    for axis, indices in slices:
+        array[(slice(None),) * axis + (indices,)] = 0
+    return array
 
 
 _READABLE = frozenset(
