@@ -2,8 +2,8 @@
 
 Targets: ResNet-50 analysed and rewritten in under 3 s, 1,000 operators in under 10 s, and a peak of at most 2.5 times
 the file's size while a file of 1 GB is slimmed (above what the imports take), with half of every width cut and with
-nothing to cut. The 1 GB models: 16 square linear layers, and one whose first linear layer is nine tenths of it. Each run
-is a process of its own; the files need 3 GB under --folder, and are removed again.
+nothing to cut. The 1 GB models: 16 square linear layers, and one whose first linear layer is nine tenths of it. Each
+run is a process of its own; the files need 3 GB under --folder, and are removed again.
 """
 
 from __future__ import annotations
