@@ -162,24 +162,19 @@ void ConvPlan::pack(const float* from, const ConvSpec& spec, const Tile& tile, s
   const size_t plane = static_cast<size_t>(height * width);
   const auto [stride_y, stride_x] = spec.stride;
   if (mode == ConvMode::kPoints) {
-    const bool strided = stride_y != 1 || stride_x != 1;
-    const int64_t first_y = tile.at / out_width, last_y = (tile.at + tile.columns - 1) / out_width;
-    for (size_t c = 0; c < channels; ++c, from += plane, to += channel_floats) {
-      if (c + kChannelsAhead < channels) {
-        const float* next = from + kChannelsAhead * plane;
-        if (strided) {
-          prefetch(next + first_y * stride_y * width, stride_y * width, last_y - first_y + 1, width);
-        } else {
-          prefetch(next + tile.at, 0, 1, tile.columns);
+    if (stride_y == 1 && stride_x == 1) {
+      kernels.take_columns(from + tile.at, plane, 1, channels, static_cast<size_t>(tile.columns), to, channel_floats);
+    } else {
+      const int64_t first = tile.at / out_width, rows = (tile.at + tile.columns - 1) / out_width - first + 1;
+      for (size_t c = 0; c < channels; ++c, from += plane) {
+        if (c + kChannelsAhead < channels) {
+          prefetch(from + kChannelsAhead * plane + first * stride_y * width, stride_y * width, rows, width);
         }
+        pack_points(from, spec, tile, to + c * channel_floats);
       }
-      if (strided) {
-        pack_points(from, spec, tile, to);
-      } else {
-        kernels.take_columns(from + tile.at, 0, 1, 1, static_cast<size_t>(tile.columns), to, 0);
-      }
-      for (int64_t i = tile.columns; i < tile.units * kUnit; ++i) to[i] = 0.0f;
     }
+    const int64_t rest = tile.units * kUnit - tile.columns;
+    for (size_t c = 0; rest && c < channels; ++c) std::fill_n(to + c * channel_floats + tile.columns, rest, 0.0f);
     return;
   }
   const int64_t y = tile.at / out_width * stride_y - spec.pad[0], x = tile.at % out_width * stride_x - spec.pad[1];

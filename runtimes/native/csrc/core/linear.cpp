@@ -55,7 +55,7 @@ void SparseLinear::run_one(const LinearCall& call, Executor& executor) const {
     rows.scratch = call.output + row;
     rows.scratch_stride = 1;
     rows.row_base = static_cast<uint32_t>(row);
-    sum_rows(program, group, rows, reinterpret_cast<const char*>(call.input), kernels_.rows_one);
+    sum_rows(program, group, rows, reinterpret_cast<const char*>(call.input), kernels_.rows_few[0]);
     if (call.residual || activation_.kind != Activation::kNone) {
       kernels_.finish(call.output + row, call.residual ? call.residual + row : nullptr, call.output + row, row_count,
                       activation_);
@@ -77,8 +77,9 @@ void SparseLinear::run(const LinearCall& call, Executor& executor) const {
     const size_t slices = (inputs_ + kPackColumns - 1) / kPackColumns;
     auto tokens_of = [&](size_t tile) { return std::min(tile_floats_, call.tokens - (begin + tile) * tile_floats_); };
     auto units_of = [&](size_t tile) { return (tokens_of(tile) + kUnit - 1) / kUnit; };
-    // A tile of one unit lies close together, so that a long token still fits the nearest cache.
-    auto width_of = [&](size_t tile) { return units_of(tile) == 1 ? static_cast<size_t>(kUnit) : tile_floats_; };
+    // A narrow tile lies close together, so that a long token stays near without blocks.
+    auto is_few = [&](size_t tile) { return units_of(tile) <= kFewUnits; };
+    auto width_of = [&](size_t tile) { return is_few(tile) ? units_of(tile) * kUnit : tile_floats_; };
 
     for_each_job(executor, tiles * slices, [&](size_t job) {
       const size_t tile = job / slices, column = job % slices * kPackColumns;
@@ -102,9 +103,9 @@ void SparseLinear::run(const LinearCall& call, Executor& executor) const {
       rows.scratch = sums;
       rows.scratch_stride = tile_floats_;
       rows.row_base = static_cast<uint32_t>(row);
-      const bool unit = units_of(tile) == 1;
-      sum_rows(unit ? few() : program_, group, rows, reinterpret_cast<const char*>(packed.floats() + tile * tile_size),
-               unit ? kernels_.rows_unit : kernels_.rows[units_of(tile)]);
+      sum_rows(is_few(tile) ? few() : program_, group, rows,
+               reinterpret_cast<const char*>(packed.floats() + tile * tile_size),
+               is_few(tile) ? kernels_.rows_few[units_of(tile)] : kernels_.rows[units_of(tile)]);
       // The activation runs where values lie side by side, unless a residual comes before it.
       if (!call.residual && activation_.kind != Activation::kNone) {
         kernels_.finish(sums, nullptr, sums, row_count * tile_floats_, activation_);

@@ -29,7 +29,7 @@ class SparseLinear {
   void run_one(const LinearCall& call, Executor& executor) const;
   void sum_rows(const Program& program, size_t group, RowsCall& rows, const char* activations,
                 RowsFunction kernel) const;
-  const Program& few() const;  // for at most kUnit tokens; offsets as for one; laid out when first met
+  const Program& few() const;  // for narrow tiles; offsets as for one; laid out when first met
 
   const KernelSet& kernels_;
   ActivationSpec activation_;

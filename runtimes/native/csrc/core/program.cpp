@@ -16,8 +16,8 @@ Program build_program(const SparseRows& weight, const ProgramShape& shape) {
   program.blocks.reserve(program.groups * program.block_count);
 
   std::vector<size_t> next(weight.row_start.begin(), weight.row_start.end() - 1);
-  for (size_t group = 0; group < program.groups; ++group) {
-    for (size_t b = 0; b < program.block_count; ++b) {
+  for (size_t b = 0; b < program.block_count; ++b) {
+    for (size_t group = 0; group < program.groups; ++group) {
       const size_t last_column = std::min(weight.columns, (b + 1) * block_columns);
       const size_t base = weight.columns ? shape.offset_of(b * block_columns) : 0;
       Block block{program.entries.size(), program.tasks.size(), 0, base};

@@ -21,11 +21,11 @@ struct Program {
   size_t group_rows = 0;    // rows in a group, the last may have fewer
   size_t groups = 0;
   size_t block_count = 0;   // of the reduction
-  std::vector<Block> blocks;  // groups x block_count
+  std::vector<Block> blocks;  // block_count x groups, in the order in which one thread reads them
   std::vector<RowTask> tasks;
   std::vector<Entry> entries;
 
-  const Block& block(size_t group, size_t index) const { return blocks[group * block_count + index]; }
+  const Block& block(size_t group, size_t index) const { return blocks[index * groups + group]; }
   size_t group_begin(size_t group) const { return group * group_rows; }
   size_t group_end(size_t group) const { return std::min(rows, (group + 1) * group_rows); }
 };

@@ -11,6 +11,7 @@
 namespace sparsepack {
 
 constexpr int kUnit = 8;       // floats in a unit of tile width
+constexpr int kFewUnits = 2;   // the widest tile that has rows_few
 constexpr int kMaxUnits = 16;  // the widest tile of any instruction set
 
 struct Entry {
@@ -64,9 +65,9 @@ struct KernelSet {
   int align_units;                   // tiles should begin at multiples of this
   RowsFunction rows[kMaxUnits + 1];  // by tile width; [0] unused
   RowsFunction rows_narrow[kMaxUnits + 1];  // for activations aligned to a unit only
-  // Long rows over one position (always to scratch) and over one unit; the entries' offsets are those
-  // of the one position.
-  RowsFunction rows_one, rows_unit;
+  // Long rows over one position ([0], always to scratch) and over one or two units; the entries'
+  // offsets are those of the one position.
+  RowsFunction rows_few[kFewUnits + 1];
   // Copies of parts of an image, `from_pitch` floats between its rows. `take_columns` reads every
   // stride-th value and nothing past the last; `take_units` takes one unit a row, packs them without
   // a gap, and may read on to the end of 2 * kUnit values where it is strided.

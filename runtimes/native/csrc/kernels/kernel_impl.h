@@ -290,6 +290,7 @@ void take_columns(const float* from, size_t from_pitch, size_t stride, size_t ro
   for (size_t r = 0; r < rows; ++r, from += from_pitch, to += to_pitch) {
     size_t i = 0;
     if (stride == 1) {
+      for (; i + kLanes <= columns; i += kLanes) store<kLanes>(to + i, load<kLanes>(from + i));
       // A rest overlaps what is already there instead of going value by value.
       for (; i + kUnit <= columns; i += kUnit) store<kUnit>(to + i, load<kUnit>(from + i));
       if (i < columns && columns >= kUnit) {
@@ -395,8 +396,9 @@ constexpr KernelSet make_set(const char* name) {
   set.max_units = SPARSEPACK_MAX_UNITS;
   set.align_units = kLanes > kUnit ? kLanes / kUnit : 1;
   fill_rows<1>(set);
-  set.rows_one = rows_few<Sum>;
-  set.rows_unit = rows_few<Sums<1, kLanes < kUnit ? kLanes : kUnit, kUnit>>;
+  set.rows_few[0] = rows_few<Sum>;
+  set.rows_few[1] = rows_few<Sums<1, kLanes < kUnit ? kLanes : kUnit, kUnit>>;
+  set.rows_few[2] = rows_few<Sums<2, kLanes, 2 * kUnit>>;
   set.take_columns = take_columns;
   set.take_units = take_units;
   set.transpose = transpose;
