@@ -157,8 +157,8 @@ def _continues(shared: Shared) -> bool:
 
 def _brings_trained_weights(shared: Shared, method: Method, schedule: str) -> bool:
     # A method that learns its mask from the training itself trains trained weights all the same.
-    searches = "training" in method.needs
-    return _continues(shared) and fine_tunes(method) and schedule != "gradual" and not searches
+    learns = method.prepares != "none" and method.plan != "pruned-while-tuning"
+    return _continues(shared) and fine_tunes(method) and schedule != "gradual" and not learns
 
 
 def _training(shared: Shared, run: RunSettings, method: Method, schedule: str, path: str) -> TrainSettings:

@@ -23,6 +23,7 @@ from sparsepack.models.seeding.rebuild import rebuild
 from sparsepack.models.source import TorchSource, load_source
 
 # The first convolution has a reduction length of 9, which no block of four divides; the last layer has the outputs.
+# A second network has batch normalisation after every layer but the last, under the same names.
 NETWORK = (
     "from torch import nn\n"
     "def build():\n"
@@ -38,6 +39,11 @@ NETWORK = (
     "        for row in x[:, 0].unbind(1):\n"
     "            state = (self.input(row) + self.recurrent(state)).tanh()\n"
     "        return self.fc(state)\n"
+    "def normalised():\n"
+    "    layers = [nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 8, 3, stride=2),\n"
+    "        nn.Sequential(nn.BatchNorm2d(8), nn.ReLU()), nn.Flatten(), nn.Linear(32, 12),\n"
+    "        nn.Sequential(nn.BatchNorm1d(12), nn.ReLU()), nn.Linear(12, 3)]\n"
+    "    return nn.Sequential(*layers)\n"
 )
 # These look at a recurrence, which the other network has not; the head is spared in both.
 RECURRENT = {"temporal-jacobian": {"input.weight": 96, "recurrent.weight": 144}}
@@ -68,6 +74,9 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 # Options that keep a run short, for the methods that have them.
 SMALL: dict[str, Any] = {"update_interval": 2, "samples": 8, "batches": 2, "batch_size": 8}
+
+# Methods that rank channels by the scales of batch normalisation.
+NORMALISED = ("network-slimming",)
 
 # With these every choice is combined with every other; with the rest, each choice with the defaults of the others.
 EXHAUSTIVE = ("magnitude", "lottery-ticket", "snip", "rigl")
@@ -107,9 +116,10 @@ def recipe_for(place: Path, name: str, **choices: Any) -> PruneRecipe:
         choices |= {"allocation": {"0.weight": 0.5, "*": 0.25}, "sparsity": None}
     if METHODS[name].mask_from is None:
         choices["sparsity"] = None
+    factory = "Recurrent" if name in RECURRENT else "normalised" if name in NORMALISED else "build"
     plain = {
         "version": 1,
-        "model": f"{place / 'net.py'}:{'Recurrent' if name in RECURRENT else 'build'}",
+        "model": f"{place / 'net.py'}:{factory}",
         "data": f"npz:{place / 'data.npz'}",
         "seed": 1,
         "threads": 1,

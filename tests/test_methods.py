@@ -73,6 +73,20 @@ CATALOGUE = {
         "taylor-second-order",
         "wanda",
         "sparsegpt",
+        "l1-filters",
+        "network-slimming",
+        "ssl",
+        "sparse-structure-selection",
+        "increg",
+        "greg-1",
+        "greg-2",
+        "movement",
+        "soft-movement",
+        "dynamic-network-surgery",
+        "global-sparse-momentum",
+        "soft-threshold-reparametrisation",
+        "trained-thresholds",
+        "sr-ste",
     },
     "PaI (sparse selection)": {"edge-popup"},
     "DST": {"rigl"},
@@ -138,7 +152,7 @@ def test_every_choice_is_allowed_or_has_a_reason(method: Method) -> None:
 
 @every_method
 def test_every_allowed_choice_is_accepted_with_the_defaults(method: Method) -> None:
-    sparsity = 0.0 if method.name == "dense" else 0.9
+    sparsity = {"dense": 0.0, "sr-ste": 0.5}.get(method.name, 0.9)
     default = choose(method, sparsity=sparsity)
     assert default.structure.kind == method.structures[0]
     assert (default.allocation, default.schedule) == (method.allocations[0], method.schedules[0])
@@ -157,7 +171,7 @@ def test_every_allowed_choice_is_accepted_with_the_defaults(method: Method) -> N
 
 @every_method
 def test_every_refused_choice_says_why(method: Method) -> None:
-    sparsity = 0.0 if method.name == "dense" else 0.75
+    sparsity = {"dense": 0.0, "sr-ste": 0.5}.get(method.name, 0.75)
     allowed = {*method.structures, *method.allocations, *method.schedules}
     for choice in {*STRUCTURES, *ALLOCATIONS, "explicit", *SCHEDULES} - allowed:
         reason = reason_against(method, choice)

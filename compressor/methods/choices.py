@@ -65,7 +65,9 @@ def choose(
         UsageError: an unknown name, or a sparsity that is missing, out of range or out of the structure's reach.
         UnsupportedError: a combination that the method or the structure does not allow, with the reason.
     """
-    form = parse_structure(structure or method.structures[0])
+    default = method.structures[0]
+    # Where blocks are all that a method knows, the pattern that hardware knows is the default.
+    form = parse_structure(structure or ("2:4" if default == "N:M" else default))
     if allocation is None:
         # N:M fixes the density of every layer; no method's default may contradict that.
         allocation = "uniform" if isinstance(form, NofM) else method.allocations[0]

@@ -107,9 +107,9 @@ class Method:
         plan: the entry of ``PLANS`` that turns the declaration into stages.
         prepares: the dynamics of the training that leads to the mask: an entry of ``DYNAMICS``, for a penalty or a
             record that the score relies on.
+        saliency: what ranks coupled units where the recipe does not say; None: the sum of the method's own scores.
         transforms: f1 and f2, entries of ``TRANSFORMS``: what is done to mask and kept weights once they are chosen,
             in order, before anything is trained.
-        saliency: what ranks coupled units where the recipe does not say; None: the sums of the score.
         resurrects: whether a later round of an iterative schedule may keep a weight that an earlier one removed; the
             weights are then set back to the dense ones before each round.
         spares_head: whether the last prunable tensor, the task's head, stays dense and out of the count.
@@ -141,8 +141,8 @@ class Method:
     options: tuple[Option, ...] = ()
     plan: str = "standard"
     prepares: str = "none"
-    transforms: tuple[str, ...] = ()
     saliency: str | None = None
+    transforms: tuple[str, ...] = ()
     resurrects: bool = False
     spares_head: bool = False
     exact: bool = True

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from ..methods import Method
 from ..settings import PruneRecipe
 from .layerwise import layerwise
+from .pruned_by_training import pruned_by_training, pruned_while_tuning
 from .stages import Change, Record, Rewind, Select, Stage, Train
 from .standard import standard
 from .tickets import learning_rate_rewinding, ticket_check, ticket_transfer
@@ -23,6 +24,8 @@ PLANS: dict[str, Callable[[PruneRecipe, Method, float], list[Stage]]] = {
     "ticket-check": ticket_check,
     "ticket-transfer": ticket_transfer,
     "layerwise": layerwise,
+    "pruned-by-training": pruned_by_training,
+    "pruned-while-tuning": pruned_while_tuning,
 }
 
 

@@ -17,6 +17,7 @@ from .dynamics import Dynamics, Masks
 from .edge_popup import EdgePopup
 from .frozen import FrozenPart, PartlyFrozen
 from .gradual import GradualMask
+from .pruning_table import PRUNING
 from .recorded import UpdateSquares
 from .rigl import RigL
 from .static import StaticMask
@@ -127,4 +128,5 @@ DYNAMICS: dict[str, Callable[[Context], Dynamics]] = {
     "rigl": _rigl,
     "selected": _selected,
     "update-squares": _update_squares,
+    **PRUNING,
 }
