@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import zlib
 
+import numpy as np
+
 from ...errors import FileFormatError
+from .huffman import cut, encode
 
 # No zlib header or checksum: the file has its own.
 _RAW = -15
@@ -18,8 +21,7 @@ _MEMORY = 9
 
 def huffman(data: bytes) -> bytes:
     """Return ``data`` as raw deflate that codes single bytes only (no string matching)."""
-    coder = zlib.compressobj(9, zlib.DEFLATED, _RAW, _MEMORY, zlib.Z_HUFFMAN_ONLY)
-    return coder.compress(data) + coder.flush()
+    return encode(cut(np.frombuffer(data, np.uint8)))
 
 
 def deflate(data: bytes, dictionary: bytes = b"", *, level: int = 9) -> bytes:

@@ -26,7 +26,8 @@ import numpy.typing as npt
 
 from ...errors import FileFormatError
 from ...files import Array
-from .deflate import huffman, inflate_prefix
+from .deflate import inflate_prefix
+from .huffman import cut, encode, estimate, join, size
 
 Bytes = npt.NDArray[np.uint8]
 
@@ -51,6 +52,10 @@ _SORTED = 0x80
 _HEADER = 4
 # More escapes than this share never pay; it only saves time to leave them out of the contest.
 _MOST_ESCAPES = 0.25
+# Packings that are coded to see which is smallest.
+_TRIED = 2
+# A plane whose bytes are spread as evenly as this is noise, and no code is tried.
+_NOISE = 0.998
 
 
 class Floats:
@@ -70,16 +75,17 @@ class Floats:
         packing, flags, streams = _encode_exponents(distances, layout)
         *lower, top = _planes(words, layout)
         by_distance = top[np.argsort(distances, kind="stable")]
-        if len(huffman(by_distance.tobytes())) < min(top.size, len(huffman(top.tobytes()))):
+        # Each distance has a distribution of its own, and a block of its own follows it.
+        groups = join(np.split(by_distance, np.cumsum(np.bincount(distances))[:-1]))
+        if size(groups) < min(top.size, size([top])):
             packing |= _SORTED
-            top = by_distance
-        for plane, numbers in reversed(list(enumerate([*lower, top]))):
-            content = numbers.tobytes()
-            coded = huffman(content)
-            if len(coded) < len(content):
-                flags |= 1 << plane
-                content = coded
-            streams.append(content)
+        else:
+            groups = [top]
+        for plane, parts in reversed(list(enumerate([*([numbers] for numbers in lower), groups]))):
+            noise = plane < len(lower) and estimate(parts[0]) > _NOISE * distances.size
+            coded = not noise and size(parts) < distances.size
+            flags |= coded << plane
+            streams.append(encode(parts) if coded else b"".join(part.tobytes() for part in parts))
         return bytes([packing, flags]) + largest.to_bytes(2, "little") + b"".join(streams)
 
     def decode(self, stream: bytes, count: int, dtype: np.dtype[np.generic]) -> Array:
@@ -137,7 +143,7 @@ def _planes(words: Array, layout: FloatLayout) -> list[Bytes]:
 
 def _encode_exponents(distances: npt.NDArray[np.uint16], layout: FloatLayout) -> tuple[int, int, list[bytes]]:
     """Return exponents a byte, the flag, and the two sections of the smallest packing."""
-    contest = []
+    contest: list[tuple[float, int, Bytes, bytes]] = []
     for packing, alphabet in _ALPHABETS.items():
         escaped = distances >= alphabet - 1
         if packing > 1 and np.count_nonzero(escaped) > _MOST_ESCAPES * distances.size:
@@ -145,14 +151,15 @@ def _encode_exponents(distances: npt.NDArray[np.uint16], layout: FloatLayout) ->
         symbols = np.minimum(distances, alphabet - 1)
         digits = np.pad(symbols, (0, -symbols.size % packing)).reshape(-1, packing)
         powers = np.array([alphabet**i for i in range(packing)], np.uint16)
-        plain = (digits * powers).sum(axis=1).astype(np.uint8).tobytes()
+        plain = (digits * powers).sum(axis=1, dtype=np.uint16).astype(np.uint8)
         extra = (distances[escaped] - (alphabet - 1)).astype(_extra_dtype(layout)).tobytes()
-        coded = huffman(plain)
-        if len(coded) < len(plain):
-            contest.append((packing, _EXPONENTS_CODED, [coded, extra]))
-        else:
-            contest.append((packing, 0, [plain, extra]))
-    return min(contest, key=lambda entry: sum(map(len, entry[2])))
+        contest.append((min(estimate(plain), plain.size) + len(extra), packing, plain, extra))
+    tried: list[tuple[int, int, list[bytes]]] = []
+    for _, packing, plain, extra in sorted(contest, key=lambda entry: entry[:2])[:_TRIED]:
+        coded = encode(cut(plain))
+        flag = _EXPONENTS_CODED if len(coded) < plain.size else 0
+        tried.append((packing, flag, [coded if flag else plain.tobytes(), extra]))
+    return min(tried, key=lambda entry: (sum(map(len, entry[2])), entry[0]))
 
 
 def _decode_exponents(

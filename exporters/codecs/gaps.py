@@ -20,10 +20,13 @@ from ...errors import FileFormatError
 from . import bits
 from .base import Layout
 from .deflate import huffman, inflate
+from .huffman import estimate
 
 _ESCAPE = 255
 _INVERTED = 0x80
 _MAX_SHIFT = 40
+# Shifts that are coded to see which is smallest.
+_TRIED = 2
 
 
 class Gaps:
@@ -41,8 +44,8 @@ class Gaps:
         positions = np.flatnonzero(~flat if inverted else flat)
         gaps = np.diff(positions, prepend=-1) - 1
         shifts = range((layout.size // listed).bit_length() + 1)
-        streams = (_encode(gaps, shift, inverted) for shift in shifts)
-        return min(streams, key=len)
+        likely = sorted(shifts, key=lambda shift: _estimate(gaps, shift))[:_TRIED]
+        return min((_encode(gaps, shift, inverted) for shift in sorted(likely)), key=len)
 
     def decode(self, stream: bytes, layout: Layout) -> BoolArray:
         """Return the mask; see :class:`.base.PositionCodec`."""
@@ -59,14 +62,25 @@ class Gaps:
 
 
 def _encode(gaps: npt.NDArray[np.int64], shift: int, inverted: bool) -> bytes:
-    quotients = gaps >> shift
     remainders = (gaps & ((1 << shift) - 1)).astype(np.uint64)
+    control = shift | (_INVERTED if inverted else 0)
+    return bytes([control]) + bits.pack(remainders, shift).tobytes() + huffman(_symbols(gaps, shift).tobytes())
+
+
+def _estimate(gaps: npt.NDArray[np.int64], shift: int) -> float:
+    """Return about how many bytes remainders and quotients take."""
+    return bits.packed_size(gaps.size, shift) + estimate(_symbols(gaps, shift))
+
+
+def _symbols(gaps: npt.NDArray[np.int64], shift: int) -> npt.NDArray[np.uint8]:
+    quotients = gaps >> shift
+    if int(quotients.max()) < _ESCAPE:
+        return quotients.astype(np.uint8)
     escapes, last = np.divmod(quotients, _ESCAPE)
     ends = np.cumsum(escapes + 1)
     symbols = np.full(int(ends[-1]), _ESCAPE, np.uint8)
     symbols[ends - 1] = last
-    control = shift | (_INVERTED if inverted else 0)
-    return bytes([control]) + bits.pack(remainders, shift).tobytes() + huffman(symbols.tobytes())
+    return symbols
 
 
 def _decode(stream: bytes, shift: int, listed: int, size: int) -> npt.NDArray[np.int64]:
@@ -82,8 +96,13 @@ def _decode(stream: bytes, shift: int, listed: int, size: int) -> npt.NDArray[np
         raise FileFormatError(
             f"a gap stream lists {entries.size} positions instead of {listed}, or has a loose escape."
         )
-    skipped = np.cumsum(symbols, dtype=np.int64)[entries] << shift
-    positions: npt.NDArray[np.int64] = skipped + np.cumsum(remainders + 1) - 1
+    positions: npt.NDArray[np.int64]
+    if symbols.size == listed:
+        # No escapes: the gaps are there at once, and one sum is enough.
+        positions = np.cumsum((symbols.astype(np.int64) << shift) + remainders + 1)
+        positions -= 1
+    else:
+        positions = (np.cumsum(symbols, dtype=np.int64)[entries] << shift) + np.cumsum(remainders + 1) - 1
     if int(positions[-1]) >= size:
         raise FileFormatError(f"a gap stream runs to position {int(positions[-1])} of a tensor of {size} weights.")
     return positions
