@@ -84,9 +84,9 @@ class MacsTarget:
             return more
         if least > goal:
             raise UnsupportedError(
-                f"the graph cannot go down to {int(goal):,} multiply-accumulates: with {problem.round_to} left of every "
-                f"width that may shrink it still needs {least:,}. Ask for more, or free more widths: 'compress export' "
-                "without --target-macs says what stays and why."
+                f"the graph cannot go down to {int(goal):,} multiply-accumulates: with {problem.round_to} left of "
+                f"every width that may shrink it still needs {least:,}. Ask for more, or free more widths: 'compress "
+                "export' without --target-macs says what stays and why."
             )
         for _ in range(_STEPS):
             middle = (low + high) / 2
