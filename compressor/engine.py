@@ -178,7 +178,9 @@ class Engine:
             self.tape.record(label, {name: to_numpy(tensor) for name, tensor in found.items()})
         network.account(trainer.dynamics.searches, trainer.flops, trainer.seconds)
         accuracy = test_accuracy(network.module, data, self._device)
-        self.log("stage", stage.title, seconds=round(trainer.seconds, 3), accuracy=accuracy)
+        self.log(
+            "stage", stage.title, seconds=round(trainer.seconds, 3), accuracy=accuracy, **trainer.dynamics.figures()
+        )
 
     def _stage_data(self, stage: Train) -> Dataset:
         data = self.network.required_data()

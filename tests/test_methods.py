@@ -89,7 +89,7 @@ CATALOGUE = {
         "sr-ste",
     },
     "PaI (sparse selection)": {"edge-popup"},
-    "DST": {"rigl"},
+    "DST": {"deep-rewiring", "set", "dsr", "snfs", "rigl", "rigl-itop", "top-kast", "powerpropagation"},
     "freezing": {"freezenet"},
 }
 

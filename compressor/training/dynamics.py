@@ -85,6 +85,10 @@ class Dynamics:
         """Return what goes on the tape once the training is over: by label, tensors by weight name."""
         return {}
 
+    def figures(self) -> dict[str, float]:
+        """Return what the log is to say of the training once it is over."""
+        return {}
+
     def restore(self, tensors: Mapping[str, torch.Tensor]) -> None:
         """Put back what :meth:`tensors` returned; called before :meth:`attach`."""
 

@@ -7,6 +7,8 @@ same exchange keeps both. The exchange replaces the optimiser's step, as in the 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import torch
 from torch import nn
@@ -50,6 +52,7 @@ class RigL(StaticMask):
         self._end, self._every = end, every
         self._count_exchange_flops = exchange_flops
         self._usual_flops = self.flops_per_example
+        self._explored = {name: mask.clone() for name, mask in self.masks.items()}
 
     def after_backward(self, step: int) -> bool:
         """Mask the gradients, or exchange weights and let the optimiser wait."""
@@ -60,6 +63,27 @@ class RigL(StaticMask):
                 return False
         self.flops_per_example = self._usual_flops
         return super().after_backward(step)
+
+    def move(self, name: str, mask: torch.Tensor) -> None:
+        """Replace one mask, and remember which weights have ever been kept."""
+        super().move(name, mask)
+        self._explored[name] |= mask
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """Return the masks, and the union of all masks so far."""
+        return super().tensors() | {f"explored/{name}": mask for name, mask in self._explored.items()}
+
+    def restore(self, tensors: Mapping[str, torch.Tensor]) -> None:
+        """Put back the masks and their union."""
+        super().restore(tensors)
+        for name, mask in self._explored.items():
+            mask.copy_(tensors[f"explored/{name}"].to(torch.bool))
+
+    def figures(self) -> dict[str, float]:
+        """Return R_s, the share of the weights that were ever kept (Liu et al. 2021, in-time over-parameterization)."""
+        seen = sum(int(mask.sum()) for mask in self._explored.values())
+        total = sum(mask.numel() for mask in self._explored.values())
+        return {"explored": round(seen / max(1, total), 6)}
 
     def exchange(self, fraction: float, step: int) -> bool:
         """Drop and grow ``int(fraction * kept)`` weights of every layer; return False when there is nothing to do.

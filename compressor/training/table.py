@@ -13,6 +13,7 @@ from ..counter import Counter
 from ..mask import BoolArray
 from ..rule import MaskRule
 from ..settings import TrainSettings
+from .dynamic_sparse.table import DYNAMIC_SPARSE
 from .dynamics import Dynamics, Masks
 from .edge_popup import EdgePopup
 from .frozen import FrozenPart, PartlyFrozen
@@ -129,4 +130,5 @@ DYNAMICS: dict[str, Callable[[Context], Dynamics]] = {
     "selected": _selected,
     "update-squares": _update_squares,
     **PRUNING,
+    **DYNAMIC_SPARSE,
 }
