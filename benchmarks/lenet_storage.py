@@ -30,10 +30,9 @@ from sparsepack.models.tensors import to_torch
 from sparsepack.runtimes.measure.zipped import zipped_dense_bytes
 
 # Learning rate, epochs dense, epochs pruned or frozen, and the sparsities of pruning and freezing.
-# (LeNet-5 has seen enough of the data after a few epochs.)
 NETWORKS: dict[str, tuple[float, int, int, float, float]] = {
-    "lenet-300-100": (0.05, 20, 30, 0.95, 0.9),
-    "lenet-5-caffe": (0.02, 8, 12, 0.95, 0.97),
+    "lenet-300-100": (0.05, 40, 60, 0.94, 0.9),
+    "lenet-5-caffe": (0.02, 15, 30, 0.93, 0.95),
 }
 METHODS = ("dense", "magnitude", "freezenet")
 BITS = (5, 4, 3)
