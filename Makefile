@@ -45,6 +45,7 @@ fuzz: $(STAMP)
 
 docs: $(STAMP)
 	$(BIN)/python benchmarks/tables.py
+	$(BIN)/compress methods --markdown > docs/methods.md
 
 $(STAMP): pyproject.toml constraints.txt $(NATIVE_SOURCES)
 	$(PYTHON) -m venv .venv

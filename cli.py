@@ -432,11 +432,16 @@ def verify(path: Path, against: Path | None, model: str | None, as_json: bool) -
 @commands.command()
 @click.argument("name", required=False)
 @_json_flag
-def methods(name: str | None, as_json: bool) -> None:
+@click.option("--markdown", is_flag=True, help="All of them as a page (docs/methods.md is made with it).")
+def methods(name: str | None, as_json: bool, markdown: bool) -> None:
     """List the pruning methods, or describe one."""
     from .runtimes.report.listing import methods_text
+    from .runtimes.report.methods_page import methods_page
 
-    click.echo(methods_text(name, as_json))
+    if markdown:
+        click.echo(methods_page(), nl=False)
+    else:
+        click.echo(methods_text(name, as_json))
 
 
 @commands.command()

@@ -73,7 +73,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 # Options that keep a run short, for the methods that have them.
-SMALL: dict[str, Any] = {"update_interval": 2, "samples": 8, "batches": 2, "batch_size": 8}
+SMALL: dict[str, Any] = {"update_interval": 2, "samples": 8, "batches": 2, "batch_size": 8, "candidates": 3}
 
 # Methods that rank channels by the scales of batch normalisation.
 NORMALISED = ("network-slimming",)

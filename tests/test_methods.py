@@ -87,6 +87,7 @@ CATALOGUE = {
         "soft-threshold-reparametrisation",
         "trained-thresholds",
         "sr-ste",
+        "ratio-search",
     },
     "PaI (sparse selection)": {"edge-popup"},
     "DST": {"deep-rewiring", "set", "dsr", "snfs", "rigl", "rigl-itop", "top-kast", "powerpropagation"},

@@ -84,6 +84,12 @@ def _obs_update(probe: Probe) -> Outcome:
     return obs_update(probe)
 
 
+def _ratio_search(probe: Probe) -> Outcome:
+    from .ratio_search import ratio_search
+
+    return ratio_search(probe)
+
+
 def _wanda(probe: Probe) -> Outcome:
     from .layerwise import apply_wanda
 
@@ -133,6 +139,9 @@ TRANSFORMS: dict[str, Transform] = {
     "fresh-classifier": Transform(_fresh_classifier, (), "the last layer drawn again"),
     "obs-update": Transform(
         _obs_update, ("data", "labels", "gradients"), "w - sum over removed q of (w_q / [F^-1]_qq) F^-1 e_q"
+    ),
+    "ratio-search": Transform(
+        _ratio_search, ("data", "labels"), "the densities by layer, of many tried under one budget, of smallest loss"
     ),
     "wanda": Transform(_wanda, ("data",), "layer by layer: the largest |w_ij| ||x_j|| of each output unit stay"),
     "sparsegpt": Transform(

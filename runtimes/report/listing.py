@@ -185,6 +185,11 @@ def describe_method(method: Method) -> dict[str, Any]:
     plain = asdict(method)
     plain["reasons"] = dict(method.reasons)
     plain["training"] = dict(method.training)
+    plain["defaults"] = {
+        "structure": method.structures[0],
+        "allocation": method.allocations[0],
+        "schedule": method.schedules[0],
+    }
     plain["evidence"] = list(SCORES[method.score].evidence) if method.score in SCORES else []
     plain["options"] = [
         {"name": option.name, "default": option.default, "allowed": option.range, "doc": option.doc}

@@ -7,6 +7,7 @@ from .learned import GSM, MOVEMENT, SOFT_MOVEMENT, SR_STE, STR, SURGERY, THRESHO
 from .magnitude import MAGNITUDE, RANDOM
 from .regularised import GREG_1, GREG_2, INCREG
 from .relevance import KARNIN, SKELETONIZATION, TAYLOR, TAYLOR_SECOND_ORDER
+from .searched import RATIO_SEARCH
 from .second_order import DIAGONAL_FISHER, EIGENDAMAGE, MLPRUNE, OBD, OBS, WOODFISHER
 
 METHODS: tuple[Method, ...] = (
@@ -38,4 +39,5 @@ METHODS: tuple[Method, ...] = (
     STR,
     THRESHOLDS,
     SR_STE,
+    RATIO_SEARCH,
 )
