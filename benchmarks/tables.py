@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from pai_tables import pai_densities, pai_speed, training_flops
 from record import RESULTS
 
 Figures = dict[str, Any]
@@ -286,6 +287,9 @@ SECTIONS: dict[str, tuple[str, Callable[[Figures], list[str]]]] = {
     "slimming": ("Slimming", slimming),
     "slimming_peer": ("Slimming ResNet-50, against Torch-Pruning", slimming_peer),
     "slimming_cost": ("Slimming: seconds and memory", slimming_cost),
+    "pai_densities": ("Layer densities at initialisation", pai_densities),
+    "training_flops": ("Training operations of ResNet-50", training_flops),
+    "pai_speed": ("Scoring at initialisation", pai_speed),
     "freezenet_crossing": ("FreezeNet against SNIP", freezenet_crossing),
 }
 
