@@ -9,6 +9,7 @@ from typing import Any
 
 from pai_tables import pai_densities, pai_speed, training_flops
 from record import RESULTS
+from tables_sparse import layer_curves, layer_grid, onnx_sparse
 
 Figures = dict[str, Any]
 
@@ -157,46 +158,6 @@ def freezenet_crossing(figures: Figures) -> list[str]:
     ]
 
 
-SPARSE_TARGETS = {"resnet-50": {"0.8": 2.8, "0.9": 5.0, "0.95": 7.0}, "text-encoder": {"0.9": 3.2}}
-
-
-def onnx_sparse(figures: Figures) -> list[str]:
-    """Sparse operators against dense ONNX Runtime."""
-    lines = [
-        "Batch 1, interleaved with the `onnx` export of the same checkpoint in the same ONNX Runtime; speedup is the "
-        f"median of pairs (p10-p90). Kernels: {figures['instruction_set']}. No other peer was run.",
-        "",
-        "| network | sparsity | threads | dense | sparse | speedup | target | |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
-    for network, rows in figures["networks"].items():
-        for sparsity, row in rows.items():
-            target = SPARSE_TARGETS[network].get(sparsity)
-            for key in (key for key in row if key.startswith("threads")):
-                found = row[key]
-                lines.append(
-                    f"| {network} | {100 * float(sparsity):.0f} % | {key.removeprefix('threads ')} | "
-                    f"{found['dense']['median_ms']:.1f} ms | {found['sparse']['median_ms']:.1f} ms | "
-                    f"{_ratio(found['speedup'])} | {f'{target:.1f}x' if target else '-'} | "
-                    f"{_verdict(found['speedup']['median'], target)} |"
-                )
-    row = figures["networks"]["resnet-50"]["0.9"]
-    load, memory = row["threads 1"]["load_ratio"]["median"], row["memory"]["sparse"] / row["memory"]["dense"]
-    return [
-        *lines,
-        "",
-        f"ResNet-50 at 90 %: {row['sparse_bytes']:,} bytes against {row['dense_bytes']:,}; loading takes {load:.2f}x "
-        f"the time of the dense file (target 1.5x: {'met' if load <= 1.5 else 'missed'}); memory added by loading is "
-        f"{memory:.2f}x (target 0.5x: {'met' if memory <= 0.5 else 'missed'}).",
-    ]
-
-
-def _verdict(speedup: float, target: float | None) -> str:
-    if target is None:
-        return ""
-    return "met" if speedup >= target else "missed"
-
-
 def slimming(figures: Figures) -> list[str]:
     """Slimmed graphs against masked ones."""
     rows, stays = [], []
@@ -284,6 +245,8 @@ SECTIONS: dict[str, tuple[str, Callable[[Figures], list[str]]]] = {
     "packed_storage": ("Lossless files", packed_storage),
     "lenet_storage": ("Lossy files of the LeNets", lenet_storage),
     "onnx_sparse": ("Sparse operators in ONNX Runtime", onnx_sparse),
+    "layer_curves": ("Speedup against sparsity, layer by layer", layer_curves),
+    "layer_grid": ("The choice of sparse layers", layer_grid),
     "slimming": ("Slimming", slimming),
     "slimming_peer": ("Slimming ResNet-50, against Torch-Pruning", slimming_peer),
     "slimming_cost": ("Slimming: seconds and memory", slimming_cost),

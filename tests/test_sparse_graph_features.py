@@ -142,3 +142,30 @@ def test_one_dimension_and_groups(group: int, operators: Path) -> None:
     model = model_of([node], {"w": sparse_weight(8, 4 // group, 3)}, [2, 4, 17])
     (found,) = compared(model, operators, np.random.default_rng(1).standard_normal((2, 4, 17), np.float32))
     assert found.op_type == "SparseConv"
+
+
+@pytest.mark.native
+@pytest.mark.slow
+def test_the_runtimes_own_fusions_go_on_around_sparse_layers(operators: Path, tmp_path: Path) -> None:
+    import torch
+
+    from sparsepack.models.graph.lowering import to_onnx
+    from sparsepack.models.source import TorchSource, load_source
+
+    torch.manual_seed(0)
+    source = load_source("text-encoder")
+    assert isinstance(source, TorchSource)
+    model = to_onnx(source.build().eval(), source.example_inputs(2), source.record.inputs)
+    fused = {}
+    for name, graph in {"dense": model, "sparse": rewrite(model, costs=ALWAYS_SPARSE).model}.items():
+        options = onnxruntime.SessionOptions()
+        options.register_custom_ops_library(str(operators))
+        options.log_severity_level = 3
+        options.optimized_model_filepath = str(tmp_path / f"{name}.onnx")
+        onnxruntime.InferenceSession(graph.SerializeToString(), options)
+        kinds = [node.op_type for node in onnx.load(tmp_path / f"{name}.onnx").graph.node]
+        fused[name] = {kind: kinds.count(kind) for kind in ("FusedMatMul", "LayerNormalization", "Softmax", "Gelu")}
+    # The attention's scaled products, and normalisation as one node; no Gelu is left beside a sparse layer.
+    assert fused["dense"]["FusedMatMul"] == fused["sparse"]["FusedMatMul"] > 0
+    assert fused["dense"]["LayerNormalization"] == fused["sparse"]["LayerNormalization"] > 0
+    assert fused["sparse"]["Gelu"] == 0
