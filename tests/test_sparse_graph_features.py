@@ -119,7 +119,7 @@ def test_what_only_looks_alike_is_left(steps: list[tuple[str, ...]], operators: 
 @pytest.mark.parametrize("named", ["SAME_UPPER", "SAME_LOWER", "VALID"])
 @pytest.mark.parametrize(("stride", "kernel"), [(1, 3), (2, 3), (3, 2), (1, 4)])
 def test_named_padding(named: str, stride: int, kernel: int, operators: Path) -> None:
-    settings = {"auto_pad": named, "strides": [stride] * 2}
+    settings: dict[str, Any] = {"auto_pad": named, "strides": [stride] * 2}
     node = helper.make_node("Conv", ["x", "w"], ["y"], **settings)
     model = model_of([node], {"w": sparse_weight(6, 4, kernel, kernel)}, [1, 4, 11, 8])
     (found,) = compared(model, operators, np.random.default_rng(1).standard_normal((1, 4, 11, 8), np.float32))
