@@ -238,6 +238,29 @@ def slimming_cost(figures: Figures) -> list[str]:
     return ["| figure | measured | target |", "|---|---|---|", *rows]
 
 
+def slim_cycle(figures: Figures) -> list[str]:
+    """Accuracy at half the multiply-accumulates."""
+    rows = []
+    for data, ways in figures.items():
+        trained, tuned = ways["epochs"]
+        for way in ("dense", "at once", "slim, fine-tune, slim again", "at once, random channels"):
+            found = ways[way]
+            rounds = found.get("rounds", [])
+            macs = f"{rounds[-1]['macs'][1] / rounds[0]['macs'][0]:.3f}" if rounds else "1"
+            parameters = f"{rounds[-1]['parameters'][1] / rounds[0]['parameters'][0]:.3f}" if rounds else "1"
+            epochs = f"{trained} + {tuned}" if rounds else f"{trained}"
+            rows.append(f"| {data} | {way} | {epochs} | {parameters} | {macs} | {100 * found['accuracy']:.2f} % |")
+    return [
+        "ResNet-20, 30 % of every width removed by the L2 norm of coupled channels (at random for the control), the "
+        "small module trained on; the cycle removes them in two steps with half of that training after each. One seed; "
+        "the test splits have 360 and 2,000 images, so that one image is 0.28 and 0.05 points.",
+        "",
+        "| data | way | epochs | parameters left | MACs left | test accuracy |",
+        "|---|---|---|---|---|---|",
+        *rows,
+    ]
+
+
 SECTIONS: dict[str, tuple[str, Callable[[Figures], list[str]]]] = {
     "startup": ("Starting the command", startup),
     "training_overhead": ("Training overhead", training_overhead),
@@ -250,6 +273,7 @@ SECTIONS: dict[str, tuple[str, Callable[[Figures], list[str]]]] = {
     "slimming": ("Slimming", slimming),
     "slimming_peer": ("Slimming ResNet-50, against Torch-Pruning", slimming_peer),
     "slimming_cost": ("Slimming: seconds and memory", slimming_cost),
+    "slim_cycle": ("Slim, fine-tune, slim again", slim_cycle),
     "pai_densities": ("Layer densities at initialisation", pai_densities),
     "training_flops": ("Training operations of ResNet-50", training_flops),
     "pai_speed": ("Scoring at initialisation", pai_speed),

@@ -189,3 +189,35 @@ def test_a_model_that_does_not_lower_is_refused_with_the_reason(compress: Run) -
     assert code == 1
     assert "cannot be traced" in err
     assert err.count("\n") == 1
+
+
+def test_an_unknown_operator_is_named_and_the_rest_shrinks(compress: Run) -> None:
+    graph = Graph()
+    x = graph.add("Relu", graph.add("Conv", "x", graph.weight("a.weight", 6, 3, 1, 1)))
+    graph.nodes.append(onnx.helper.make_node("Strange", [x], ["s"], "strange", domain="my.domain"))
+    x = graph.add("Relu", graph.add("Conv", "s", graph.weight("b.weight", 8, 6, 1, 1)))
+    graph.add("Conv", x, graph.weight("c.weight", 5, 8, 1, 1), name="y")
+    value = onnx.helper.make_tensor_value_info
+    made = onnx.helper.make_graph(
+        graph.nodes,
+        "test",
+        [value("x", 1, ["batch", 3, 4, 4])],
+        [value("y", 1, ["batch", 5, 4, 4])],
+        [numpy_helper.from_array(array, name) for name, array in graph.tensors.items()],
+        value_info=[value("s", 1, ["batch", 6, 4, 4])],
+    )
+    domains = [onnx.helper.make_opsetid("", 20), onnx.helper.make_opsetid("my.domain", 1)]
+    onnx.save(onnx.helper.make_model(made, opset_imports=domains, ir_version=10), "m.onnx")
+    code, out, _ = compress("prune", "m.onnx", *CHANNEL, "--sparsity", "0.5", "-o", "run")
+    assert code == 0
+    assert "'a.weight' stays dense: my.domain.Strange 'strange' reads it and is not followed" in out
+    code, out, _ = compress("export", "run", "--to", "onnx-slim", "-o", "slim.onnx")
+    assert code == 0
+    assert "my.domain.Strange 'strange' was not followed (the operator my.domain.Strange has no rule)" in out
+    assert widths(onnx.load("slim.onnx"))["b.weight"] == (4, 6, 1, 1)
+    # Without what the graph says of the operator's output, nothing behind it is known.
+    del made.value_info[:]
+    onnx.save(onnx.helper.make_model(made, opset_imports=domains, ir_version=10), "unsaid.onnx")
+    code, _, err = compress("prune", "unsaid.onnx", *CHANNEL, "--sparsity", "0.5", "-o", "unsaid")
+    assert code == 1
+    assert "'b.weight' stays dense: Conv 'conv3' reads it and is not followed" in err

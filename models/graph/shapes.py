@@ -7,7 +7,7 @@ depends on the inputs' extents and is *dynamic*, the rest is static. Two reading
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -99,6 +99,7 @@ def _scratch(model: onnx.ModelProto, sizes: dict[str, int], step: int) -> tuple[
     initial = {tensor.name for tensor in model.graph.initializer}
     batch = 1
     met: dict[str, int] = {}
+    symbols: dict[str, int] = {}
     for value in model.graph.input:
         if value.name in initial:
             continue
@@ -109,6 +110,8 @@ def _scratch(model: onnx.ModelProto, sizes: dict[str, int], step: int) -> tuple[
             if dim.HasField("dim_value") and dim.dim_value > 0:
                 continue
             extent = _bind(dim.dim_param, axis, len(dims), sizes, step, met)
+            if dim.dim_param:
+                symbols[dim.dim_param] = extent
             dim.dim_value = extent
             if axis == 0:
                 batch = extent
@@ -123,9 +126,29 @@ def _scratch(model: onnx.ModelProto, sizes: dict[str, int], step: int) -> tuple[
         output = graph.output.add()
         output.CopyFrom(value)
         output.type.tensor_type.ClearField("shape")
+    graph.value_info.extend(_declared(model.graph, symbols))
     scratch = onnx.ModelProto(ir_version=model.ir_version, graph=graph)
     scratch.opset_import.extend(model.opset_import)
     return scratch, constants, batch
+
+
+def _declared(graph: onnx.GraphProto, symbols: Mapping[str, int]) -> Iterator[onnx.ValueInfoProto]:
+    """Yield what a graph says about the outputs of operators that ONNX does not know, its symbols bound.
+
+    What it says about others can be inferred, and is not always true.
+    """
+    foreign = {name for node in graph.node if node.domain not in ("", "ai.onnx") for name in node.output}
+    for value in graph.value_info:
+        if value.name not in foreign or not value.type.tensor_type.HasField("shape"):
+            continue
+        bound = onnx.ValueInfoProto()
+        bound.CopyFrom(value)
+        dims = bound.type.tensor_type.shape.dim
+        for dim in dims:
+            if dim.dim_param in symbols:
+                dim.dim_value = symbols[dim.dim_param]
+        if all(dim.dim_value > 0 for dim in dims):
+            yield bound
 
 
 def _bind(name: str, axis: int, rank: int, sizes: dict[str, int], step: int, met: dict[str, int]) -> int:
