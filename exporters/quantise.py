@@ -50,7 +50,9 @@ class Coded:
         if self.kind == CODEBOOK:
             return self.table[self.codes]
         values: Array = self.codes.astype(np.float32)
-        values *= self.table[units]
+        # A hostile scale may overflow; the hash of the tensor tells.
+        with np.errstate(over="ignore", invalid="ignore"):
+            values *= self.table[units]
         return values
 
 

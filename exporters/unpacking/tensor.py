@@ -237,6 +237,8 @@ def _emit_gathered(emitter: Emitter, packed: Packed, ranks: str) -> str:
     return coded.emit_scaled(emitter, entry.name, gathered, scales, dtype)
 
 
+# Hostile scales and values may overflow; the hash of what comes out tells.
+@np.errstate(over="ignore", invalid="ignore")
 def unpack(entry: TensorEntry, record: TensorRecord, read: Callable[[str], Array]) -> SparseTensor:
     """Return what an artifact stores of a tensor: mask and values; :meth:`SparseTensor.dense` puts them together.
 

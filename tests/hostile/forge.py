@@ -114,7 +114,10 @@ def join_gzip(_: Any, body: bytes) -> bytes:
 # By the names of ``originals``; a file that is not here has nothing that protects it.
 FORGERS: dict[str, tuple[Callable[[bytes], Parts], Callable[[Any, bytes], bytes]]] = {
     "packed": (split_packed, join_packed),
+    "packed int8": (split_packed, join_packed),
+    "packed codebook": (split_packed, join_packed),
     "csr": (split_container, join_container),
+    "csr int8": (split_container, join_container),
     "nm": (split_container, join_container),
     "checkpoint": (split_container, join_container),
     "tape": (split_container, join_container),
@@ -122,6 +125,7 @@ FORGERS: dict[str, tuple[Callable[[bytes], Parts], Callable[[Any, bytes], bytes]
     "onnx": (split_sealed, join_sealed),
     "onnx-unpack": (split_sealed, join_sealed),
     "onnx-unpack int8": (split_sealed, join_sealed),
+    "onnx-unpack codebook": (split_sealed, join_sealed),
     "onnx-sparse": (split_sealed, join_sealed),
     "onnx-slim": (split_sealed, join_sealed),
     "sparse initializers": (split_sealed, join_sealed),

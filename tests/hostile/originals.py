@@ -149,6 +149,9 @@ def _artifacts(folder: Path) -> dict[str, Original]:
         tensors = (masked, bias, tied) if format == "nm" else (masked, frozen, bias, tied)
         export(checkpoint_of(*tensors), format, folder / format)
         found[format] = Original((folder / format).read_bytes(), "file", read_artifact, sealed=True)
+    for name, values in (("packed int8", "int8"), ("packed codebook", "codebook:4"), ("csr int8", "int8")):
+        export(checkpoint_of(masked, frozen, bias), name.partition(" ")[0], folder / name, values=values)
+        found[name] = Original((folder / name).read_bytes(), "file", read_artifact, sealed=True)
     path = folder / "checkpoint.safetensors"
     checkpoint_of(masked, frozen, bias, tied).save(path)
     found["checkpoint"] = Original(path.read_bytes(), path.name, read_checkpoint)
@@ -172,6 +175,7 @@ def _networks(folder: Path) -> dict[str, Original]:
         ("onnx", "onnx", "fp16", thin),
         ("onnx-unpack", "onnx-unpack", "fp32", frozen),
         ("onnx-unpack int8", "onnx-unpack", "int8", thin),
+        ("onnx-unpack codebook", "onnx-unpack", "codebook:3", thin),
         ("onnx-sparse", "onnx-sparse", "fp32", thin),
         ("onnx-slim", "onnx-slim", "fp32", channels),
     ):

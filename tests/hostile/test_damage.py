@@ -9,12 +9,16 @@ from sparsepack.errors import SparsepackError
 
 KINDS = [
     "packed",
+    "packed int8",
+    "packed codebook",
     "csr",
+    "csr int8",
     "nm",
     "checkpoint",
     "onnx",
     "onnx-unpack",
     "onnx-unpack int8",
+    "onnx-unpack codebook",
     "onnx-sparse",
     "onnx-slim",
     "sparse initializers",
