@@ -14,7 +14,7 @@ import importlib.util
 import json
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -93,7 +93,11 @@ def figures_of(module: nn.Module, spec: InputSpec, examples: Examples, runs: int
     groups = find_groups(dimensions)
     feeds = {spec.name: examples(16, 2)[0].numpy()}
     one = {spec.name: feeds[spec.name][:1]}
-    figures = {}
+    figures: dict[str, Any] = {}
+    if all(group.pinned for group in groups):
+        # Nothing may shrink: what stands in the way is the result.
+        stays = [[units, why] for why, units in explained(_stays((group.pinned, group.width) for group in groups))]
+        return {f"{ratio:.1f}": {"refused": True, "stays": stays} for ratio in RATIOS}
     for ratio in RATIOS:
         settled, masked = masked_pair(module, examples(16, 1), dimensions, groups, ratio)
         before, rounded = settled.ByteSize(), slim(twin_of(settled), ratio, round_to=BLOCK)
@@ -112,10 +116,6 @@ def figures_of(module: nn.Module, spec: InputSpec, examples: Examples, runs: int
         tasks = {name: partial(session.run, None, one) for name, session in sessions.items()}
         times = interleaved(tasks, runs, 3) if runs else None
         account = slimmed.account
-        stays: dict[str, int] = {}
-        for row in account.groups:
-            for reason in row.pinned[:1]:
-                stays[reason] = stays.get(reason, 0) + row.units[1]
         figures[f"{ratio:.1f}"] = {
             "parameters": list(account.parameters),
             "macs": list(account.macs),
@@ -123,7 +123,9 @@ def figures_of(module: nn.Module, spec: InputSpec, examples: Examples, runs: int
             "bytes_rounded": rounded.model.ByteSize(),
             "widths": sum(not row.pinned for row in account.groups),
             "blocked": sum(bool(row.blocked) for row in account.groups),
-            "stays": [[units, why] for why, units in explained(stays)],
+            "stays": [
+                [units, why] for why, units in explained(_stays((row.pinned, row.units[1]) for row in account.groups))
+            ],
             "not_followed": account.not_followed,
             "error": error,
             "error_in_double": exact,
@@ -132,6 +134,15 @@ def figures_of(module: nn.Module, spec: InputSpec, examples: Examples, runs: int
             "seconds": round(seconds, 3) if runs else None,
         }
     return figures
+
+
+def _stays(groups: Iterable[tuple[tuple[str, ...], int]]) -> dict[str, int]:
+    """Return why units stay: first reason of each pinned group -> units."""
+    found: dict[str, int] = {}
+    for pinned, width in groups:
+        for reason in pinned[:1]:
+            found[reason] = found.get(reason, 0) + width
+    return found
 
 
 def _worst(reference: list[Any], found: list[Any]) -> float | None:

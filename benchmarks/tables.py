@@ -163,6 +163,9 @@ def slimming(figures: Figures) -> list[str]:
     rows, stays = [], []
     for name, ratios in figures.items():
         for ratio, row in ratios.items():
+            if "refused" in row:
+                rows.append(f"| {name} | {100 * float(ratio):.0f} % | 0 |" + " - |" * 7 + " refused, see below |")
+                continue
             kept = [f"{row[key][1] / row[key][0]:.2f}" for key in ("parameters", "macs", "bytes")]
             error = "-" if row["error"] is None else f"{row['error']:.0e}"
             if row["error_in_double"] is not None:
