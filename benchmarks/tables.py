@@ -9,7 +9,7 @@ from typing import Any
 
 from pai_tables import pai_densities, pai_speed, training_flops
 from record import RESULTS
-from tables_sparse import layer_curves, layer_grid, onnx_sparse
+from tables_sparse import layer_curves, layer_grid, onnx_sparse, sparse_kernels
 
 Figures = dict[str, Any]
 
@@ -273,6 +273,7 @@ SECTIONS: dict[str, tuple[str, Callable[[Figures], list[str]]]] = {
     "onnx_sparse": ("Sparse operators in ONNX Runtime", onnx_sparse),
     "layer_curves": ("Speedup against sparsity, layer by layer", layer_curves),
     "layer_grid": ("The choice of sparse layers", layer_grid),
+    "sparse_kernels": ("The sparse kernels and the machine's peak", sparse_kernels),
     "slimming": ("Slimming", slimming),
     "slimming_peer": ("Slimming ResNet-50, against Torch-Pruning", slimming_peer),
     "slimming_cost": ("Slimming: seconds and memory", slimming_cost),

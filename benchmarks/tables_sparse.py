@@ -114,3 +114,25 @@ def layer_grid(figures: Figures) -> list[str]:
         f"{found['whole_grid_loss']:.3f}x the time of the better forms; the worst is {worst['layer']} at density "
         f"{worst['density']}, {worst['loss']:.2f}x. `--tune` measures instead and takes the faster form by definition.",
     ]
+
+
+def sparse_kernels(figures: Figures) -> list[str]:
+    """The kernels' rates beside the core's peak."""
+    row = figures["0.1"]
+    lines = [
+        f"One thread, 90 % sparsity; {row['instruction_set']}, measured peak {row['peak_gflops']:.0f} GFLOP/s from "
+        f"registers, {row['peak_from_l1_gflops']:.0f} with a load for every product. Kept weights count alone. "
+        "Target for the inner loops: 70 % of the peak.",
+        "",
+        "| layer | output | whole layer | inner loops | of the peak | |",
+        "|---|---|---|---|---|---|",
+    ]
+    for layer in row["layers"]:
+        shape = f"{layer['kernel']}x{layer['kernel']}, {layer['channels']} to {layer['outputs']}"
+        stride = f", stride {layer['stride']}" if layer["stride"] != 1 else ""
+        lines.append(
+            f"| {shape}{stride} | {layer['out_size']}x{layer['out_size']} | {layer['layer_gflops']:.0f} GFLOP/s | "
+            f"{layer['inner_gflops']:.0f} GFLOP/s | {100 * layer['inner_share']:.0f} % | "
+            f"{'met' if layer['inner_share'] >= 0.7 else 'missed'} |"
+        )
+    return lines

@@ -99,6 +99,52 @@ def test_malformed_nodes_are_refused(case: str, operators: Path) -> None:
     assert text in str(caught.value)
 
 
+MATRIX = draw((6, 5), 0.5)
+MG, MV = pack(nonzero_bits(MATRIX)), MATRIX[nonzero_bits(MATRIX)]
+FULL = {"shape": [6, 5]}
+
+MALFORMED_PRODUCTS: dict[str, tuple[dict[str, Array | None], dict[str, Any], str]] = {
+    "outside": ({"g": MG, "v": MV}, {"shape": [2, 2]}, "outside"),
+    "too few values": ({"g": MG, "v": MV[:-1]}, FULL, "more weights"),
+    "too many values": ({"g": MG, "v": np.append(MV, MV)}, FULL, "values are given"),
+    "no shape": ({"g": MG, "v": MV}, {}, "shape must be two positive values"),
+    "three extents": ({"g": MG, "v": MV}, {"shape": [6, 5, 1]}, "shape must be two positive values"),
+    "an extent of zero": ({"g": MG, "v": MV}, {"shape": [0, 5]}, "shape must be two positive values"),
+    "a huge shape": ({"g": MG, "v": MV}, {"shape": [2**31 - 1, 2**31 - 1]}, "too large"),
+    "the other way round": ({"g": MG, "v": MV}, {"shape": [6, 5], "transB": 1}, "last dimension of 5"),
+    "a short bias": ({"g": MG, "v": MV, "b": np.ones(4, np.float32)}, FULL, "bias has shape [4]"),
+    "a residual": ({"g": MG, "v": MV, "b": None, "r": np.ones((3, 4), np.float32)}, FULL, "residual has shape [3, 4]"),
+    "scales": ({"g": MG, "v": MV.astype(np.int8)}, {**FULL, "scales": [1.0, 2.0]}, "int8 values need 1 or 5 scales"),
+    "no scales": ({"g": MG, "v": MV.astype(np.int8)}, FULL, "int8 values need 1 or 5 scales"),
+    "an unknown activation": ({"g": MG, "v": MV}, {**FULL, "activation": "Tanh"}, "unknown activation"),
+}
+
+
+@pytest.mark.parametrize("case", MALFORMED_PRODUCTS)
+def test_malformed_products_are_refused(case: str, operators: Path) -> None:
+    constants, attributes, text = MALFORMED_PRODUCTS[case]
+    with pytest.raises(session_errors()) as caught:
+        session(node_model("SparseMatMul", constants, attributes), operators).run(
+            None, {"x": np.ones((3, 6), np.float32)}
+        )
+    assert "sparsepack::SparseMatMul:" in str(caught.value)
+    assert text in str(caught.value)
+
+
+@pytest.mark.parametrize("tokens", [1, 2, 8, 9, 16, 17, 64, 65, 200])
+def test_a_product_of_any_number_of_tokens(tokens: int, operators: Path) -> None:
+    weight = draw((70, 45), 0.2, seed=tokens)
+    mask = nonzero_bits(weight)
+    residual, bias = draw((tokens, 45), 1.0, seed=1), draw((45,), 1.0, seed=2)
+    constants = {"g": pack(mask), "v": weight[mask], "b": bias, "r": residual}
+    x = draw((tokens, 70), 1.0, seed=3)
+    for threads in (1, 2):
+        opened = session(node_model("SparseMatMul", {**constants}, {"shape": [70, 45]}), operators, threads)
+        for _ in range(6):  # the layer cuts its work by what it has seen of the threads
+            found = opened.run(None, {"x": x})[0]
+            np.testing.assert_allclose(found, x.astype(np.float64) @ weight + bias + residual, rtol=1e-5, atol=2e-5)
+
+
 @pytest.mark.parametrize("name", ["v", "scale", "b"])
 def test_what_is_laid_out_at_load_must_be_constant(name: str, operators: Path) -> None:
     model = node_model("SparseConv", with_normalisation(b=ONES), SHAPE, name)
