@@ -50,6 +50,33 @@ PRUNING_AFTER_TRAINING = {
     "no fine-tuning": ("magnitude", "retrain=none"),
 }
 
+# The same for pruning at initialisation with training after it.
+SPARSE_TRAINING = {
+    "random, uniform": ("random-at-init", "allocation=uniform"),
+    "random, Erdos-Renyi-kernel": ("random-at-init", "allocation=erdos-renyi-kernel"),
+    "random, smart ratio": ("random-at-init", "allocation=smart-ratio"),
+    "magnitude at initialisation": ("magnitude-at-init", None),
+    "SNIP": ("snip", None),
+    "iterative SNIP": ("iterative-snip", None),
+    "FORCE": ("force", None),
+    "SNIP-it": ("snip-it", "spacing=ladder"),
+    "SNAP-it": ("snap-it", "structure=channel"),
+    "CNIP-it": ("cnip-it", None),
+    "approximated isometry": ("snip-isometry", None),
+    "edge of chaos": ("sbp-sr", None),
+    "GraSP": ("grasp", None),
+    "SynFlow": ("synflow", None),
+    "L2 path norm": ("synflow-l2", None),
+    "COPS": ("cops", None),
+    "loss preservation": ("loss-preservation", None),
+    "gradient-norm preservation": ("gradient-norm-preservation", None),
+    "PHEW": ("phew", None),
+    "temporal Jacobian": ("temporal-jacobian", None),
+    "ProsPr": ("prospr", None),
+    "neural tangent transfer": ("neural-tangent-transfer", None),
+    "3SP": ("3sp", "structure=channel"),
+}
+
 
 def test_the_page_is_up_to_date() -> None:
     page = (Path(__file__).parent.parent / "docs" / "methods.md").read_text(encoding="utf-8")
@@ -80,3 +107,23 @@ def test_every_norm_is_an_option() -> None:
 def test_the_catalogue_of_pruning_after_training_holds_nothing_unnamed() -> None:
     found = {name for name, method in METHODS.items() if method.paradigm == "PaT"}
     assert found == {name for name, _ in PRUNING_AFTER_TRAINING.values()}
+
+
+@pytest.mark.parametrize("named", SPARSE_TRAINING)
+def test_what_is_named_at_initialisation_is_in_the_catalogue(named: str) -> None:
+    name, choice = SPARSE_TRAINING[named]
+    declared = describe_method(METHODS[name])
+    assert declared["paradigm"] == "PaI (sparse training)"
+    assert declared["paper"]
+    if choice is not None:
+        key, _, value = choice.partition("=")
+        if key in ("structure", "allocation"):
+            assert value in declared[f"{key}s"]
+        else:
+            (option,) = [option for option in declared["options"] if option["name"] == key]
+            assert value in option["allowed"].split(" | ")
+
+
+def test_the_catalogue_at_initialisation_holds_nothing_unnamed() -> None:
+    found = {name for name, method in METHODS.items() if method.paradigm == "PaI (sparse training)"}
+    assert found == {name for name, _ in SPARSE_TRAINING.values()}
