@@ -22,6 +22,7 @@ from sparsepack.models.source import TorchSource, load_source
 from sparsepack.models.tensors import to_numpy
 from sparsepack.runtimes import RUNTIMES
 from sparsepack.runtimes.job import run as run_job
+from sparsepack.runtimes.report.table import render
 
 Build = Callable[..., SparseCheckpoint]
 Shape = tuple[int, ...]
@@ -186,20 +187,27 @@ RECIPE = {
             "sparsity": 0.9,
             "train": {"epochs": 1},
             "fine_tune": {"epochs": 0},
-            "export": [{"format": "onnx"}, {"format": "onnx-int8"}],
+            "export": [{"format": "onnx"}, {"format": "onnx-sparse"}, {"format": "onnx-int8"}],
         }
     ],
-    "measure": {"baseline": "small", "time_budget": 0.1, "runtimes": ["onnxruntime-cpu"]},
+    "measure": {"baseline": "small", "time_budget": 0.1},
 }
 
 
+@pytest.mark.native
 @pytest.mark.slow
-def test_a_recipe_calibrates_on_its_data(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_recipe_calibrates_on_its_data_and_ends_in_a_verdict(
+    tmp_path: Path, operators: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     record = run_job(load_recipe(RECIPE), tmp_path / "out")
     int8 = next(entry for entry in record["artifacts"] if entry["format"] == "onnx-int8")
     assert int8["accuracy"]["drop"] < 0.05
     assert int8["latency"]["onnxruntime-cpu"]["speedup"] is not None
     assert int8["parity"]["error"] > 0
+    (line,) = (text for text in render(record, summary=True, width=400).splitlines() if text.startswith("verdict on"))
+    assert line.startswith("verdict on small/onnx-sparse: ")
+    for part in ("smaller than dense", "than dense", "than int8", "parity", "accuracy", "against the baseline"):
+        assert part in line
     path = tmp_path / "again.onnx"
     words = ["export", str(tmp_path / "out" / "small"), "--to", "onnx-int8", "-o", str(path)]
     # The run's own data, unless another is named.
