@@ -84,7 +84,7 @@ def folding_warning(checkpoint: SparseCheckpoint) -> str | None:
     return (
         f"the weights are drawn by {PHILOX}, which a graph computes in many steps: ONNX Runtime will need about "
         f"{needed / 1e9:.1f} GB of memory while the session loads (none of it later). Draw the network with "
-        "--generator keyed-product to need a tenth of that, or export to 'onnx'."
+        "--generator keyed-product to need an eighth of that, or export to 'onnx'."
     )
 
 

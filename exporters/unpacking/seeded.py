@@ -26,7 +26,7 @@ from .philox import Words, emit_pieces, emit_words
 ROWS, COLUMNS = ":rows", ":columns"
 # Peak of ONNX Runtime while it loads a network with a tenth of its weights trained, in bytes a weight, measured by
 # benchmarks/onnx_unpack.py: all weights at once, because it keeps what it folded until the whole graph is done.
-KEYED_PRODUCT_BYTES = 27
+KEYED_PRODUCT_BYTES = 35
 PHILOX_BYTES = 284
 _CONSTANT_BYTES = 16
 _POOL = "unpack:weights"
