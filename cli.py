@@ -152,7 +152,7 @@ _threads_option = click.option(
 @click.option("-o", "--output", type=_FILE, required=True, metavar="RUN", help="Folder for the run.")
 @_force_option
 def prune(model: str | None, recipe: Path | None, output: Path, force: bool, **options: Any) -> None:
-    """Prune MODEL (a zoo name, file.py:factory, package.module:factory or model.onnx) into the folder RUN.
+    """Prune MODEL (a zoo name, file.py:factory, package.module:factory, model.onnx, a checkpoint) into RUN.
 
     An interrupted run goes on where it stopped when the same command is given again.
     """
