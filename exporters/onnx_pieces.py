@@ -28,7 +28,8 @@ def pieces(model: onnx.ModelProto) -> Iterator[bytes]:
     before, after = _around(model, _MODEL.GRAPH_FIELD_NUMBER)
     graph = model.graph
     first, last = _around(graph, _GRAPH.INITIALIZER_FIELD_NUMBER)
-    sizes = [tensor.ByteSize() for tensor in graph.initializer]
+    # Not asked of protobuf, which serialises a message to tell its size.
+    sizes = [sum(len(piece) for piece in _tensor(tensor)) for tensor in graph.initializer]
     frames = [_frame(_GRAPH.INITIALIZER_FIELD_NUMBER, size) for size in sizes]
     yield before
     if model.HasField("graph"):
