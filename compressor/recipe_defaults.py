@@ -180,10 +180,9 @@ def _fine_tuning(
     where = f"{path}.fine_tune" if path else "fine_tune"
     if not fine_tunes(method):
         if run.fine_tune is not None:
-            able = ", ".join(name for name, other in METHODS.items() if fine_tunes(other))
             raise UsageError(
-                f"fine_tune is the training after the mask for methods that keep trained weights ({able}); method "
-                f"'{method.name}' is set by train alone."
+                "fine_tune is the training after the mask for methods that keep trained weights (such as magnitude; "
+                f"'compress methods' lists those of the paradigm PaT); method '{method.name}' is set by train alone."
             )
         return None
     written = run.fine_tune or {}

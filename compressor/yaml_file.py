@@ -36,7 +36,7 @@ class _Loader(_Base):
         return super().construct_mapping(node, deep=deep)
 
 
-for _tag, _pattern, _first in (
+_SCALARS = (
     ("null", r"~|null|Null|NULL|", "~nN"),
     ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
     ("int", r"[-+]?(0|[1-9][0-9]*)|0x[0-9a-fA-F]+", "-+0123456789"),
@@ -46,7 +46,8 @@ for _tag, _pattern, _first in (
         "-+.0123456789",
     ),
     ("merge", r"<<", "<"),
-):
+)
+for _tag, _pattern, _first in _SCALARS:
     _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"^(?:{_pattern})$"), [*_first, ""])
 
 
@@ -98,3 +99,12 @@ def _represent_float(dumper: yaml.SafeDumper, value: float) -> yaml.ScalarNode:
 
 
 _Dumper.add_representer(float, _represent_float)
+
+
+def _represent_text(dumper: yaml.SafeDumper, value: str) -> yaml.ScalarNode:
+    # A text such as 2e2 is a number to a YAML 1.2 reader, and to the 1.1 rules, by which plain texts are written, none.
+    misread = any(re.fullmatch(pattern, value) for _, pattern, _ in _SCALARS)
+    return dumper.represent_scalar("tag:yaml.org,2002:str", value, style="'" if misread else None)
+
+
+_Dumper.add_representer(str, _represent_text)
