@@ -37,7 +37,7 @@ class OnnxArtifact(Artifact):
 
     def __init__(self, path: Path) -> None:
         self._file = OnnxFile(path)
-        super().__init__(path, *_manifest(path))
+        super().__init__(path, *_manifest(path, self._file.total_bytes))
         self._entries: dict[str, TensorEntry] = {}
         if self.metadata is not None:
             self._entries = {entry.name: entry for entry in self.metadata.tensors}
@@ -138,7 +138,7 @@ class OnnxArtifact(Artifact):
         return payloads
 
 
-def _manifest(path: Path) -> tuple[str, Manifest | None]:
+def _manifest(path: Path, total: int) -> tuple[str, Manifest | None]:
     """Return format and manifest when the file begins with one of ours, after comparing the hash of the whole file."""
     content = read_seal(path)
     if content is None:
@@ -150,4 +150,4 @@ def _manifest(path: Path) -> tuple[str, Manifest | None]:
     claimed = metadata.get("format") if isinstance(metadata, dict) else None
     format = next((name for name in _VERSIONS if claimed == PREFIX + name), FORMAT)
     check_version(path, metadata, format, _VERSIONS[format])
-    return format, read_manifest(path, metadata.get("manifest"), path.stat().st_size)
+    return format, read_manifest(path, metadata.get("manifest"), total)

@@ -165,6 +165,11 @@ class OnnxFile:
             raise FileFormatError(f"{self.path}: its external data file {location!r} is missing.")
         return target
 
+    @property
+    def total_bytes(self) -> int:
+        """Bytes on disk of the model and its external data."""
+        return sum(path.stat().st_size for path in (self.path, *map(self._data_path, self.data_files)))
+
     def sha256(self) -> str:
         """Return the SHA-256 (hex) of the model's file followed by its external data files in sorted order."""
         digest = hashlib.sha256()

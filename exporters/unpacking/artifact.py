@@ -68,11 +68,11 @@ class UnpackArtifact(Artifact):
                 f"{path} is an '{FORMAT}' file of version {content.get('version')}; this release reads version "
                 f"{VERSION}. Install a newer sparsepack to read it."
             )
-        manifest = read_manifest(path, content.get("manifest"), path.stat().st_size)
-        super().__init__(path, FORMAT, manifest)
-        self._manifest = manifest
         # Checks the whole structure, and that external data lies inside the model's folder.
         self._file = OnnxFile(path)
+        manifest = read_manifest(path, content.get("manifest"), self._file.total_bytes)
+        super().__init__(path, FORMAT, manifest)
+        self._manifest = manifest
         self._entries = {entry.name: entry for entry in manifest.tensors}
         self._stored = dict(_initializers(path))
         for entry in manifest.tensors:
