@@ -62,9 +62,11 @@ def read_npz(path: Path) -> tuple[Arrays, int | None]:
     with _readable(path), zipfile.ZipFile(path) as archive:
         names = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
         missing = [key for key in _NPZ_KEYS if key not in names]
+        # A hostile name may hold line ends.
+        held = ", ".join(" ".join(name.split()) for name in sorted(names))
         if missing:
             raise DataError(
-                f"{path} lacks {', '.join(missing)}; it holds {', '.join(sorted(names)) or 'nothing'}, expected "
+                f"{path} lacks {', '.join(missing)}; it holds {held or 'nothing'}, expected "
                 f"{', '.join(_NPZ_KEYS)}."
             )
         arrays = [_read_member(path, archive, names[key]) for key in _NPZ_KEYS]
