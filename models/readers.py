@@ -66,8 +66,7 @@ def read_npz(path: Path) -> tuple[Arrays, int | None]:
         held = ", ".join(" ".join(name.split()) for name in sorted(names))
         if missing:
             raise DataError(
-                f"{path} lacks {', '.join(missing)}; it holds {held or 'nothing'}, expected "
-                f"{', '.join(_NPZ_KEYS)}."
+                f"{path} lacks {', '.join(missing)}; it holds {held or 'nothing'}, expected {', '.join(_NPZ_KEYS)}."
             )
         arrays = [_read_member(path, archive, names[key]) for key in _NPZ_KEYS]
         classes = _read_member(path, archive, names["classes"]) if "classes" in names else None
