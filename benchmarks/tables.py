@@ -264,6 +264,40 @@ def slim_cycle(figures: Figures) -> list[str]:
     ]
 
 
+def one_shot(figures: Figures) -> list[str]:
+    """Output error of one-shot pruning without retraining."""
+    lines = [
+        "ResNet-20 on the embedded digits and the small text encoder on the same digits as 64 tokens, trained briefly, "
+        "then pruned with every layer alike and not trained again. Each cell: |output - dense output| / |dense output| "
+        "over the test split, and the accuracy. WoodFisher's update is the published sum of single ones, or joint."
+    ]
+    for model, found in figures.items():
+        levels = list(next(iter(found["methods"].values())))
+        lines += ["", f"{model}, {found['epochs']} epochs, dense accuracy {100 * found['dense_accuracy']:.1f} %:", ""]
+        lines += ["| method | " + " | ".join(_level(level) for level in levels) + " |", "|---|" + "---|" * len(levels)]
+        for method, row in found["methods"].items():
+            cells = [f"{row[level]['error']:.3f} ({100 * row[level]['accuracy']:.1f} %)" for level in levels]
+            lines.append(f"| {method} | " + " | ".join(cells) + " |")
+    return lines
+
+
+def pruning_speed(figures: Figures) -> list[str]:
+    """Scoring and pruning beside the work that they cannot do without."""
+    layer, taylor = figures["sparsegpt"], figures["taylor"]
+    chosen, target = figures["selection"]["selection"]["median_ms"], figures["selection"]["target_ms"]
+    return [
+        "| figure | measured | target |",
+        "|---|---|---|",
+        f"| SparseGPT on a 384x1536 layer / plain dense algorithm | {_ratio(layer['ratio'])} | {layer['target']}x |",
+        f"| Taylor scores of ResNet-20 / the same passes | {_ratio(taylor['ratio'])} | {taylor['target']}x |",
+        f"| exact k of 25,000,000 scores | {chosen:.0f} ms | {target} ms |",
+    ]
+
+
+def _level(level: str) -> str:
+    return level if ":" in level else f"{100 * float(level):.0f} %"
+
+
 SECTIONS: dict[str, tuple[str, Callable[[Figures], list[str]]]] = {
     "startup": ("Starting the command", startup),
     "training_overhead": ("Training overhead", training_overhead),
@@ -281,6 +315,8 @@ SECTIONS: dict[str, tuple[str, Callable[[Figures], list[str]]]] = {
     "pai_densities": ("Layer densities at initialisation", pai_densities),
     "training_flops": ("Training operations of ResNet-50", training_flops),
     "pai_speed": ("Scoring at initialisation", pai_speed),
+    "one_shot": ("One-shot pruning without retraining", one_shot),
+    "pruning_speed": ("What pruning itself costs", pruning_speed),
     "freezenet_crossing": ("FreezeNet against SNIP", freezenet_crossing),
 }
 
