@@ -67,7 +67,7 @@ def outputs(checkpoint: SparseCheckpoint, inputs: torch.Tensor) -> torch.Tensor:
 
 def main() -> None:
     """Train, prune, compare."""
-    given = arguments(__doc__, folder="out/one-shot", epochs=8)
+    given = arguments(__doc__, folder="out/one-shot", epochs=6)
     torch.set_num_threads(1)
     folder = Path(given.folder)
     tokens = folder / "tokens.npz"

@@ -46,6 +46,13 @@ def test_a_schedule_that_was_never_gone_through_cannot_be_rewound() -> None:
         trainings(run_of("magnitude", epochs=0, method_options=("retrain=rewound",)))
 
 
+def test_a_course_of_training_that_was_never_taken_scores_nothing() -> None:
+    with pytest.raises(
+        UsageError, match="method 'karnin' scores by the course of the training, and train has no epochs"
+    ):
+        trainings(run_of("karnin", epochs=0))
+
+
 def test_methods_that_prune_while_tuning_need_epochs_for_it() -> None:
     recipe = run_of("greg-1")
     assert [stage.dynamics for stage in trainings(recipe)] == ["none", "greg-1", "static"]

@@ -112,7 +112,10 @@ def _after_training(recipe: PruneRecipe, method: Method, sparsity: float) -> lis
     if rewinds and step and not recipe.train.epochs:
         raise UsageError(f"rewind_step is {step}, and there is no training to take that step.")
     stages: list[Stage] = []
-    looks_back = method.score is not None and "initial-weights" in find_score(method.score).evidence
+    looked_at = () if method.score is None else find_score(method.score).evidence
+    if "update-squares" in looked_at and not recipe.train.epochs:
+        raise UsageError(f"method '{method.name}' scores by the course of the training, and train has no epochs.")
+    looks_back = "initial-weights" in looked_at
     if looks_back or (rewinds and step == 0):
         stages.append(Record("initial state", step_label(0)))
     record_step = step if rewinds and step else None
