@@ -272,9 +272,8 @@ def one_shot(figures: Figures) -> list[str]:
         "over the test split, and the accuracy. WoodFisher's update is the published sum of single ones, or joint.",
         "",
         "As the literature reports, what moves the remaining weights (SparseGPT, WoodFisher) keeps the output closer "
-        "than what only selects, up to the sparsity where nothing is left of the function. Otherwise than in its paper, "
-        "Wanda does not beat magnitude here: its gain is on large language models, whose inputs have a few very large "
-        "features.",
+        "than what only selects, up to the sparsity where nothing is left of the function. Unlike in its paper, Wanda "
+        "does not beat magnitude here: its gain is on large language models, whose inputs have a few huge features.",
     ]
     for model, found in figures.items():
         levels = list(next(iter(found["methods"].values())))
