@@ -13,19 +13,22 @@ def pai_densities(figures: Figures) -> list[str]:
     columns = [figures["synflow"], published["synflow"], figures["magnitude"]["10"], figures["magnitude_law"]["10"]]
     rows = [
         f"| {name.removesuffix('.weight')} | {' | '.join(f'{column[i]:.4f}' for column in columns)} | "
-        f"{figures['magnitude']['100'][i]:.4f} | {figures['synflow_kept_at_1e6'][i]} |"
+        f"{figures['magnitude']['100'][i]:.4f} |"
         for i, name in enumerate(figures["tensors"])
     ]
     exponents = {name: [found[name] for found in figures["last_exponents"]] for name in figures["last_exponents"][0]}
-    flow = figures["synflow_last_exponent"]
+    runs = figures["synflow_runs"]
+    alive = {key.split("/")[0]: key.split("/")[1] for key, kept in runs.items() if min(kept) > 0}
+    lowest = {key.split("/")[0]: f"below {key.split('/')[1]}" for key in sorted(runs, reverse=True)}
+    flow = [alive.get(seed, lowest[seed]) for seed in sorted(lowest)]
     error = figures["synflow_error"]
     return [
         "VGG-16 with batch norm and 100 classes, kaiming-normal, 14,761,664 weights in 14 tensors. At compression 10 "
         f"SynFlow differs from the published densities by at most {error:.4f} (target 0.005: "
         f"{'met' if error <= 0.005 else 'missed'}). The law of magnitude is erfc(t / sqrt(4 / fan-in)).",
         "",
-        "| tensor | SynFlow | published | magnitude | law | magnitude at 100 | SynFlow's weights at 10^6 |",
-        "|---|---|---|---|---|---|---|",
+        "| tensor | SynFlow | published | magnitude | law | magnitude at 100 |",
+        "|---|---|---|---|---|---|",
         *rows,
         "",
         "Layer collapse: the last compression 10^e (e in steps of 0.25) at which no tensor is empty, by seed. "
@@ -35,7 +38,14 @@ def pai_densities(figures: Figures) -> list[str]:
         "| criterion | e |",
         "|---|---|",
         *(f"| {name} | {', '.join(f'{e:.2f}' for e in found)} |" for name, found in exponents.items()),
-        f"| synflow | {'below 6.00' if flow is None else f'{flow:.2f}'} |",
+        f"| synflow | {', '.join(flow)} |",
+        "",
+        "Weights that SynFlow leaves of the 14 tensors, conv1 to fc. Where one is empty, a round removed more than the "
+        "smallest cut of what was left; smaller rounds cannot do that (Tanaka et al. 2020, theorem 3).",
+        "",
+        "| seed, e | weights |",
+        "|---|---|",
+        *(f"| {key.replace('/', ', ')} | {' '.join(map(str, kept))} |" for key, kept in runs.items()),
     ]
 
 
