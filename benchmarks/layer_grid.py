@@ -1,5 +1,7 @@
 """The exporter's choice of sparse layers over a grid of 200 layer shapes at five sparsities, against measured times.
 
+Beside the 200 stand 24 products with the weight on the left (``--lefts``).
+
 Each shape is measured dense and at every sparsity (``sparsepack.runtimes.tune``) into a table that the same command
 goes on from; ``--minutes`` bounds one call. The record says how far the built-in choice is from the better form, and
 what rates a fit to these measurements gives (non-negative, the least absolute relative errors, for
@@ -11,7 +13,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from layers import grid, measured
+from layers import grid, lefts, measured
 from record import RESULTS, arguments, write
 
 from sparsepack.exporters.sparse_graph.cost_model import FORMS, CostModel, form_of, quantities
@@ -30,6 +32,8 @@ def fitted(table: CostTable) -> dict[str, tuple[float, ...]]:
     rates = {}
     for form in FORMS:
         costs = [cost for cost in table.costs.values() if form_of(cost.layer) == form]
+        if not costs:
+            continue
         # Relative errors: what matters is how wrong a small layer is for its size, too.
         rows = np.array([quantities(cost.layer) for cost in costs]) / np.array([[cost.ms] for cost in costs])
         scale = rows.max(axis=0) + 1e-30
@@ -90,11 +94,17 @@ def _row(loss: float, sparse: bool, cost: LayerCost, dense: LayerCost) -> dict[s
 def main() -> None:
     """Measure what is missing, judge, fit, and write the record."""
     options = arguments(
-        __doc__, shapes=200, threads=1, minutes=30.0, table=str(RESULTS / "layer_grid_costs.json"), fresh=False
+        __doc__,
+        shapes=200,
+        lefts=24,
+        threads=1,
+        minutes=30.0,
+        table=str(RESULTS / "layer_grid_costs.json"),
+        fresh=False,
     )
     table = measured(
         Path(options.table),
-        grid(options.shapes),
+        [*grid(options.shapes), *lefts(options.lefts)],
         SPARSITIES,
         threads=options.threads,
         minutes=options.minutes,
@@ -108,9 +118,10 @@ def main() -> None:
         {
             "conditions": table.conditions,
             "shapes": options.shapes,
+            "lefts": options.lefts,
             "sparsities": SPARSITIES,
             "built_in": judged(table, CostModel()),
-            "fitted": judged(table, CostModel(rates=rates)),
+            "fitted": judged(table, CostModel(rates={**CostModel().rates, **rates})),
             "fitted_rates": rates,
         },
     )

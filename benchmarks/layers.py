@@ -42,6 +42,20 @@ def linear(tokens: tuple[int, ...], inputs: int, outputs: int) -> LayerShape:
     return LayerShape("MatMul", (*tokens, inputs), (inputs, outputs))
 
 
+def lefts(count: int = 24, seed: int = 0) -> list[LayerShape]:
+    """Return that many shapes of a MatMul with its weight on the left; :func:`grid` stays as it is."""
+    rng = random.Random(seed)  # noqa: S311 - a sample of shapes, nothing secret
+    widths = (32, 64, 128, 196, 256, 384, 512, 768, 1024)
+    shapes: dict[LayerShape, None] = {}
+    while len(shapes) < count:
+        batch = rng.choice(((), (1,), (8,), (2, 4)))
+        inputs, outputs, columns = rng.choice(widths), rng.choice(widths), rng.choice((8, 49, 64, 196, 384, 500, 1024))
+        shape = LayerShape("MatMul", (*batch, inputs, columns), (outputs, inputs), transposed=True, left=True)
+        if shape.macs <= _MOST_MACS:
+            shapes[shape] = None
+    return list(shapes)
+
+
 def grid(count: int = 200, seed: int = 0) -> list[LayerShape]:
     """Return that many layer shapes: the kinds that networks are made of, in sizes drawn from the usual ones."""
     rng = random.Random(seed)  # noqa: S311 - a sample of shapes, nothing secret

@@ -7,6 +7,7 @@ encoder 3.2x at 90 %; ResNet-50 at 90 % faster than int8, loads in 1.5x the dens
 memory; 1.4x, 1.8x (1.6x with two threads) and 2.0x DeepSparse 1.8.0.
 
 int8 is ONNX Runtime's static quantisation, calibrated on random inputs: its speed counts here, its accuracy is none.
+Six runs come before those that count, because a layer cuts its work by the threads that it saw in its first runs.
 DeepSparse runs under a Python of its own, ``--deepsparse V/bin/python`` (deepsparse_peer.py says how to make one).
 Every cell is kept as it is measured; the same command goes on from there, and ``--minutes`` bounds one call.
 """
@@ -27,6 +28,7 @@ from record import arguments, in_child, interleaved, paired_ratio, summary, writ
 SPARSITIES = (0.8, 0.9, 0.95)
 BATCHES = (1, 16, 64)
 THREADS = (1, 2)
+WARMUP = 6
 # Of the slowest side of a cell; a few runs are made in any case.
 CELL_SECONDS = 20.0
 ENCODER = {"hidden": 384, "layers": 6, "heads": 12, "feed_forward": 1536, "vocabulary": 30522, "input_shape": [128]}
@@ -124,7 +126,7 @@ def timed(folder: Path, batch: int, threads: int, runs: int, peer_python: str) -
     begin = time.perf_counter()
     sessions["dense"].run(*inputs)
     affordable = int(CELL_SECONDS / (time.perf_counter() - begin))
-    times = interleaved(tasks, max(3, min(runs, affordable)), 2)
+    times = interleaved(tasks, max(3, min(runs, affordable)), WARMUP)
     if peer is not None:
         peer.close()
     cell |= {key: summary(seconds) for key, seconds in times.items()}

@@ -38,6 +38,7 @@ class LayerShape(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_d
         strides, pads, dilations: of a Conv, as in ONNX; empty for the defaults.
         group: of a Conv.
         transposed: whether a linear weight is stored as [outputs, inputs].
+        left: whether a linear weight stands on the left: activations are then [..., inputs, columns].
         density: the share of weights that are stored, for the sparse operator; None for the dense one.
     """
 
@@ -49,6 +50,7 @@ class LayerShape(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_d
     dilations: tuple[int, ...] = ()
     group: int = 1
     transposed: bool = False
+    left: bool = False
     density: float | None = None
 
     def dense(self) -> LayerShape:
@@ -62,6 +64,8 @@ class LayerShape(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_d
     @property
     def positions(self) -> int:
         """How many output positions each weight is used at, over the whole batch."""
+        if self.left:
+            return math.prod(self.input[:-2]) * self.input[-1]
         if self.operator != "Conv":
             return math.prod(self.input[:-1])
         axes = len(self.weight) - 2
@@ -74,6 +78,11 @@ class LayerShape(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_d
             for axis in range(axes)
         )
         return self.input[0] * math.prod(extents)
+
+    @property
+    def examples(self) -> int:
+        """The batch; a single matrix right of its weight is one example."""
+        return 1 if self.left and len(self.input) == 2 else self.input[0]
 
     @property
     def macs(self) -> int:

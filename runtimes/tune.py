@@ -209,13 +209,15 @@ def one_node_model(layer: LayerShape, seed: int = 0) -> onnx.ModelProto:
         given = {"strides": layer.strides, "pads": layer.pads, "dilations": layer.dilations}
         attributes = {"group": layer.group} | {name: list(value) for name, value in given.items() if value}
     elif layer.operator == "Gemm":
-        attributes = {"transB": int(layer.transposed)}
-    elif layer.transposed:
+        attributes = {"transA": int(not layer.transposed)} if layer.left else {"transB": int(layer.transposed)}
+    elif layer.transposed != layer.left:
         nodes.append(helper.make_node("Transpose", ["w"], ["t"], perm=[1, 0]))
         names = ["x", "t"]
+    if layer.left:
+        names.reverse()
     if layer.operator != "MatMul":
         outputs = layer.weight[0 if layer.operator == "Conv" or layer.transposed else 1]
-        constants["b"] = np.zeros(outputs, np.float32)
+        constants["b"] = np.zeros((outputs, 1) if layer.left else outputs, np.float32)
         names.append("b")
     nodes.append(helper.make_node(layer.operator, names, ["y"], **attributes))
     graph = helper.make_graph(

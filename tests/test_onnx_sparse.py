@@ -199,7 +199,7 @@ def resealed(
     change(model, content)
     body = model.SerializeToString()
     text = json.dumps(content, sort_keys=True, separators=(",", ":")).encode()
-    path.write_bytes(seal(text, body) + body)
+    path.write_bytes(seal(text, [body]) + body)
     return path
 
 

@@ -166,7 +166,9 @@ def test_inputs_of_a_convolution(shape: tuple[int, ...], text: str, operators: P
         opened.run(None, {"x": np.ones(shape, np.float32)})
 
 
-@pytest.mark.parametrize(("shape", "text"), [((2, 3, 6), ""), ((2, 0, 6), ""), ((6,), ""), ((2, 3, 7), "last dim")])
+@pytest.mark.parametrize(
+    ("shape", "text"), [((2, 3, 6), ""), ((2, 2, 3, 6), ""), ((2, 0, 6), ""), ((6,), ""), ((2, 3, 7), "last dim")]
+)
 def test_inputs_of_a_product(shape: tuple[int, ...], text: str, operators: Path) -> None:
     weight = draw((6, 5), 0.5)
     constants = {"g": pack(nonzero_bits(weight)), "v": weight[nonzero_bits(weight)]}
@@ -177,6 +179,25 @@ def test_inputs_of_a_product(shape: tuple[int, ...], text: str, operators: Path)
             opened.run(None, {"x": x})
     else:
         np.testing.assert_allclose(opened.run(None, {"x": x})[0], x @ weight, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("extents", [("n", 7), ("n", "m", 7), ("n", 3, "m", 7)])
+def test_rewritten_products_take_any_batch(extents: tuple[Any, ...], operators: Path) -> None:
+    weight = draw((7, 6), 0.4)
+    graph = helper.make_graph(
+        [helper.make_node("MatMul", ["x", "w"], ["y"])],
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, extents)],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
+        [numpy_helper.from_array(weight, "w")],
+    )
+    rewritten = rewrite(helper.make_model(graph, opset_imports=OPSET[:1], ir_version=10), costs=ALWAYS_SPARSE)
+    assert [node.op_type for node in rewritten.model.graph.node] == ["SparseMatMul"]
+    opened = session(rewritten.model, operators)
+    for batch in (1, 2, 19):
+        x = draw(tuple(batch if isinstance(extent, str) else extent for extent in extents), 1.0, seed=batch)
+        expected = x.astype(np.float64) @ weight
+        np.testing.assert_allclose(opened.run(None, {"x": x})[0], expected, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("kind", ["float16", "int8"])

@@ -28,6 +28,7 @@ from sparsepack.runtimes.tune import MOST_WEIGHTS, cost_source, measure_layers, 
 CONV = LayerShape("Conv", (1, 4, 9, 7), (6, 4, 3, 3), strides=(2, 1), pads=(1, 0, 1, 2))
 LINEAR = LayerShape("MatMul", (1, 5, 16), (8, 16), transposed=True)
 GEMM = LayerShape("Gemm", (3, 16), (16, 8))
+LEFT = LayerShape("MatMul", (2, 5, 16, 20), (8, 16), transposed=True, left=True)
 
 
 def cost(layer: LayerShape, ms: float) -> LayerCost:
@@ -56,7 +57,7 @@ def test_positions_are_those_of_onnx(
     assert layer.macs == layer.positions * 3 * 2 * kernel[0] * kernel[1]
 
 
-@pytest.mark.parametrize("layer", [CONV, LINEAR, GEMM])
+@pytest.mark.parametrize("layer", [CONV, LINEAR, GEMM, LEFT])
 def test_a_sparse_layer_keeps_exactly_its_share(layer: LayerShape) -> None:
     dense = one_node_model(layer.dense())
     (weight,) = (numpy_helper.to_array(t) for t in dense.graph.initializer if t.name == "w")
@@ -75,6 +76,11 @@ def test_the_model_counts_what_a_layer_does() -> None:
     assert quantities(CONV.sparse(0.25)) == (1, 54 * 48, 54, 4 * 63, 6 * 48)
     assert form_of(LINEAR.sparse(0.1)) == "sparse linear"
     assert quantities(LINEAR) == (1, 128 * 5, 128, 80, 8 * 5)
+    # 10 matrices of 20 columns, two vectors each; a single column is a token.
+    assert (LEFT.macs, LEFT.examples, form_of(LEFT)) == (10 * 20 * 128, 2, "dense left")
+    assert quantities(LEFT.sparse(0.25)) == (1, 32 * 320, 32, 3200, 8 * 320)
+    column = LayerShape("MatMul", (16, 1), (8, 16), transposed=True, left=True)
+    assert (column.examples, form_of(column)) == (1, "dense vector")
     rates = dict.fromkeys(FORMS, (1000000.0, 0.0, 0.0, 0.0, 0.0)) | {"sparse KxK": (0.0, 1.0, 0.0, 0.0, 0.0)}
     model = CostModel(rates=rates, margin=0.5)
     assert (model.ms(CONV), model.ms(CONV.sparse(0.25))) == pytest.approx((1.0, 54 * 48 / 1e6))

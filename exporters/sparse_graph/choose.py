@@ -78,7 +78,7 @@ def _choose(layer: Layer, shape: LayerShape | None, density: float, costs: CostM
             sparsity=round(1 - density, 4),
             sparse=sparse,
             reason=reason,
-            macs=None if shape is None else shape.macs // shape.input[0],
+            macs=None if shape is None else shape.macs // shape.examples,
             dense_ms=None if dense_ms is None else round(dense_ms, 4),
             sparse_ms=None if sparse_ms is None else round(sparse_ms, 4),
         )

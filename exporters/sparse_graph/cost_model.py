@@ -25,6 +25,7 @@ _RATES: dict[str, tuple[float, ...]] = {
     "dense grouped": (7400.0, 0.0168, 0.0, 0.0, 0.363),
     "dense linear": (1250.0, 0.0183, 0.0106, 0.0, 0.0),
     "dense vector": (0.0, 0.0754, 0.0, 0.0, 0.0),
+    "dense left": (2750.0, 0.0192, 0.217, 0.0518, 0.0),
     "sparse 1x1": (3660.0, 0.0287, 0.0, 0.138, 0.0413),
     "sparse KxK": (2680.0, 0.025, 0.0, 0.484, 0.148),
     "sparse 1": (3310.0, 0.0259, 0.0, 0.128, 0.0428),
@@ -32,6 +33,7 @@ _RATES: dict[str, tuple[float, ...]] = {
     "sparse grouped": (3240.0, 0.00964, 0.9, 1.5, 0.0),
     "sparse linear": (348.0, 0.0236, 0.319, 0.264, 0.441),
     "sparse vector": (0.0, 0.572, 0.0, 0.0, 0.0),
+    "sparse left": (2340.0, 0.0249, 0.0703, 0.0762, 0.0778),
 }
 FORMS = tuple(_RATES)
 
@@ -43,6 +45,8 @@ def form_of(layer: LayerShape) -> str:
 
 def _kind(layer: LayerShape) -> str:
     """Return the kind of layer, each with code of its own in ONNX Runtime or in the operators."""
+    if layer.left and layer.input[-1] > 1:
+        return "left"
     if layer.operator != "Conv":
         return "vector" if layer.positions == 1 else "linear"
     if layer.group > 1:
@@ -58,7 +62,8 @@ def quantities(layer: LayerShape) -> tuple[float, ...]:
     if layer.density is not None:
         weights *= layer.density
         # A single token has a kernel of its own, across outputs.
-        positions = _LANES * math.ceil(positions / _LANES) if positions > 1 else 1.0
+        run = float(layer.input[-1]) if _kind(layer) == "left" else positions
+        positions *= _LANES * math.ceil(run / _LANES) / run if positions > 1 else 1.0
     read = float(math.prod(layer.input))
     if form_of(layer) == "sparse K":
         # The operator copies whole rows for every tile of positions, and a sequence is one long row.

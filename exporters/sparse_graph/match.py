@@ -1,7 +1,7 @@
 """Finding layers with constant weights: Conv with its BatchNormalization, Gemm, MatMul with its bias Add.
 
-A weight may be read through a Transpose, as linear layers of PyTorch are lowered; the operators take either
-orientation, so that the file keeps the weight as the checkpoint has it.
+The weight of a Gemm or MatMul may stand on either side. A weight may be read through a Transpose, as linear layers of
+PyTorch are lowered; the operators take either orientation, so that the file keeps the weight as the checkpoint has it.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ class Layer:
         weight_name: the constant's name.
         weight: its values, as stored.
         transposed: whether a linear weight is stored as [outputs, inputs].
+        left: whether a linear weight stands on the left of its activations.
         bias: the bias constant's name, or "".
         normalisation: names of scale, shift, mean and variance; empty without one.
         epsilon: of the normalisation.
@@ -45,6 +46,12 @@ class Layer:
     activation: str = ""
     parameters: list[float] = field(default_factory=list)
     pads: tuple[int, ...] = ()
+    left: bool = False
+
+    @property
+    def data(self) -> str:
+        """The name of the activations."""
+        return str(self.nodes[0].input[1 if self.left else 0])
 
     @property
     def convolution(self) -> bool:
@@ -56,7 +63,10 @@ def match(graph: Graph, node: onnx.NodeProto) -> Layer | None:
     """Return the layer that begins at a node; None when it is none, or nothing that the operators compute."""
     if node.domain not in ("", "ai.onnx") or len(node.input) < 2 or node.op_type not in ("Conv", "Gemm", "MatMul"):
         return None
-    found = _weight(graph, node)
+    found = _weight(graph, node, 1)
+    if found is None and node.op_type != "Conv":
+        found = _weight(graph, node, 0)
+        return None if found is None else _left(graph, node, *found)
     if found is None:
         return None
     name, weight, flipped, extra = found
@@ -65,9 +75,9 @@ def match(graph: Graph, node: onnx.NodeProto) -> Layer | None:
     return _linear(graph, node, name, weight, flipped, extra)
 
 
-def _weight(graph: Graph, node: onnx.NodeProto) -> tuple[str, Array, bool, list[onnx.NodeProto]] | None:
+def _weight(graph: Graph, node: onnx.NodeProto, place: int) -> tuple[str, Array, bool, list[onnx.NodeProto]] | None:
     """Return name and values of the weight, whether it is read transposed, and the Transpose that does it."""
-    name, flipped, extra = node.input[1], False, []
+    name, flipped, extra = node.input[place], False, []
     producer = graph.producer(name)
     if producer is not None and producer.op_type == "Transpose" and graph.only_reader(name) is not None:
         if list(attribute(producer, "perm", [1, 0])) != [1, 0]:  # type: ignore[call-overload]
@@ -134,8 +144,7 @@ def _linear(
         return None
     transposed, bias = flipped, ""
     if node.op_type == "Gemm":
-        plain = attribute(node, "alpha", 1.0) == 1.0 and attribute(node, "beta", 1.0) == 1.0
-        if not plain or attribute(node, "transA", 0):
+        if not _plain(node) or attribute(node, "transA", 0):
             return None
         transposed = flipped != bool(attribute(node, "transB", 0))
         bias = node.input[2] if len(node.input) > 2 else ""
@@ -143,10 +152,40 @@ def _linear(
     if bias and not graph.float_constant(bias, outputs):
         return None
     layer = Layer([node, *extra], name, weight, transposed, bias, node.output[0])
+    _take_bias(graph, layer, outputs)
+    return layer
+
+
+def _left(
+    graph: Graph, node: onnx.NodeProto, name: str, weight: Array, flipped: bool, extra: list[onnx.NodeProto]
+) -> Layer | None:
+    """Return the layer of a weight on the left; activations transposed on the way in stay with ONNX Runtime."""
+    # A vector on the right would be a product of another rank.
+    if weight.ndim != 2 or 0 in weight.shape or len(graph.shapes.get(node.input[1], ())) < 2:
+        return None
+    transposed, bias = not flipped, ""
+    if node.op_type == "Gemm":
+        if not _plain(node) or attribute(node, "transB", 0):
+            return None
+        transposed = flipped == bool(attribute(node, "transA", 0))
+        bias = node.input[2] if len(node.input) > 2 else ""
+    outputs = (weight.shape[0 if transposed else 1], 1)
+    if bias and not graph.float_constant(bias, outputs):
+        return None
+    layer = Layer([node, *extra], name, weight, transposed, bias, node.output[0], left=True)
+    _take_bias(graph, layer, outputs)
+    return layer
+
+
+def _plain(node: onnx.NodeProto) -> bool:
+    return attribute(node, "alpha", 1.0) == 1.0 and attribute(node, "beta", 1.0) == 1.0
+
+
+def _take_bias(graph: Graph, layer: Layer, shape: tuple[int, ...]) -> None:
+    """Take the Add of a constant of this shape behind a MatMul in."""
     reader = graph.only_reader(layer.output)
-    if node.op_type == "MatMul" and reader is not None and reader.op_type == "Add":
+    if layer.nodes[0].op_type == "MatMul" and reader is not None and reader.op_type == "Add":
         other = reader.input[1] if reader.input[0] == layer.output else reader.input[0]
-        if graph.float_constant(other, outputs):
+        if graph.float_constant(other, shape):
             layer.nodes.append(reader)
             layer.bias, layer.output = other, reader.output[0]
-    return layer

@@ -95,7 +95,7 @@ def _pack(layer: Layer, values: str) -> tuple[list[onnx.TensorProto], float]:
 def _node(graph: Graph, layer: Layer) -> onnx.NodeProto:
     first = layer.nodes[0]
     name = layer.weight_name
-    inputs = [first.input[0], name + GAPS, name + VALUES, layer.bias, layer.residual, *layer.normalisation]
+    inputs = [layer.data, name + GAPS, name + VALUES, layer.bias, layer.residual, *layer.normalisation]
     while not inputs[-1]:
         inputs.pop()
     attributes: dict[str, Any] = {"shape": list(layer.weight.shape)}
@@ -106,11 +106,18 @@ def _node(graph: Graph, layer: Layer) -> onnx.NodeProto:
                 attributes[key] = found
         if layer.pads:
             attributes["pads"] = list(layer.pads)
-        size = (graph.shapes.get(first.input[0]) or [])[2:]
+        size = (graph.shapes.get(layer.data) or [])[2:]
         if len(size) == layer.weight.ndim - 2 and all(isinstance(extent, int) and extent > 0 for extent in size):
             attributes["input_size"] = size
         if layer.normalisation:
             attributes["epsilon"] = layer.epsilon
+    elif layer.left:
+        attributes["left"] = 1
+        if not layer.transposed:
+            attributes["transA"] = 1
+        columns = (graph.shapes.get(layer.data) or [None])[-1]
+        if isinstance(columns, int) and columns > 0:
+            attributes["input_size"] = [columns]
     elif layer.transposed:
         attributes["transB"] = 1
     if layer.activation:

@@ -21,16 +21,17 @@ def layer_shape(graph: Graph, layer: Layer, batch: int) -> LayerShape | None:
         None where the graph does not tell the other extents.
     """
     node = layer.nodes[0]
-    first, *rest = graph.shapes.get(node.input[0]) or [None]
+    first, *rest = graph.shapes.get(layer.data) or [None]
     extents = [extent for extent in rest if isinstance(extent, int)]
     if not rest or len(extents) != len(rest):
         return None
     shape = (first if isinstance(first, int) else batch, *extents)
     # An empty tensor costs nothing in either form, and a graph that contradicts itself is not worth a guess.
-    if 0 in shape or (len(shape) != layer.weight.ndim if layer.convolution else shape[-1] not in layer.weight.shape):
+    inputs = shape[-2 if layer.left else -1]
+    if 0 in shape or (len(shape) != layer.weight.ndim if layer.convolution else inputs not in layer.weight.shape):
         return None
     if not layer.convolution:
-        return LayerShape(node.op_type, shape, layer.weight.shape, transposed=layer.transposed)
+        return LayerShape(node.op_type, shape, layer.weight.shape, transposed=layer.transposed, left=layer.left)
     return _convolution(node, shape, layer)
 
 

@@ -42,6 +42,7 @@ class SparseConv {
   ~SparseConv();
 
   const ConvSpec& spec() const { return spec_; }
+  const SparseRows& weight() const { return weight_; }
   // Throws InputError where the kernel does not fit the padded input.
   std::array<int64_t, 2> output_size(int64_t height, int64_t width) const;
   void run(const ConvCall& call, Executor& executor);
