@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sparsepack.exporters.codecs.huffman import code_lengths, cut, encode, estimate, join, size
+from sparsepack.exporters.codecs.huffman import code_lengths, counted_size, cut, encode, estimate, size
 from sparsepack.files import Array
 
 
@@ -48,9 +48,8 @@ def test_zlib_inflates_what_was_written(parts: list[Array]) -> None:
     stream = encode(parts)
     assert inflated(stream) == whole(parts)
     assert len(stream) == size(parts)
-    pieces = join(parts)
-    assert whole(pieces) == whole(parts)
     for part in parts:
+        assert counted_size(np.bincount(part, minlength=256)) == len(encode([part]))
         assert whole(cut(part)) == part.tobytes()
         assert inflated(encode(cut(part))) == part.tobytes()
 
@@ -97,7 +96,6 @@ def test_one_block_is_shorter_than_zlibs_many() -> None:
 def test_a_block_follows_a_distribution_that_changes() -> None:
     low, high = (np.random.default_rng(n).integers(16 * n, 16 * n + 4, 50_000).astype(np.uint8) for n in (0, 9))
     assert len(cut(np.concatenate([low, high]))) > 1
-    assert [part.size for part in join([low[:100], low[100:], high])] == [50_000, 50_000]
     # Four symbols and the end mark: codes of 2, 2, 2, 3 and 3 bits, and two small tables.
     assert size([low, high]) < 100_000 * 2.25 / 8 + 100
     noise = np.random.default_rng(0).integers(0, 256, 100_000).astype(np.uint8)

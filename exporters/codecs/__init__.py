@@ -8,6 +8,7 @@ from .blocks import Blocks
 from .coded import CODED
 from .floats import Floats
 from .gaps import Gaps
+from .magnitudes import Magnitudes
 from .plain import Deflated, Raw
 from .seeded import SeededMask
 
@@ -18,7 +19,7 @@ POSITIONS: dict[str, PositionCodec] = {
     codec.id: codec
     for codec in (Everything(), Nothing(), SeededMask(), Channels(), Blocks(), Gaps(), Bitmap(), DeflatedBitmap())
 }
-VALUES: dict[str, ValueCodec] = {codec.id: codec for codec in (Raw(), Floats(), Deflated())}
+VALUES: dict[str, ValueCodec] = {codec.id: codec for codec in (Raw(), Floats(), Deflated(), Magnitudes())}
 
 # The value id of a tensor that its seed draws again: nothing is stored, nothing is coded.
 SEEDED = "seeded"

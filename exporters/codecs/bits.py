@@ -38,6 +38,12 @@ def unpack(stream: bytes, count: int, width: int) -> Words:
         )
     if width == 0 or count == 0:
         return np.zeros(count, np.uint64)
+    if 8 % width == 0:
+        fields = (np.frombuffer(stream, np.uint8)[:, None] >> np.arange(0, 8, width, dtype=np.uint8)).reshape(-1)
+        fields &= np.uint8((1 << width) - 1)
+        if fields[count:].any():
+            raise FileFormatError("bits are set behind the end of a packed row of numbers.")
+        return fields[:count].astype(np.uint64)
     bits = np.unpackbits(np.frombuffer(stream, np.uint8), bitorder="little")
     if bits[count * width :].any():
         raise FileFormatError("bits are set behind the end of a packed row of numbers.")

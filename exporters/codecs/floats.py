@@ -7,8 +7,7 @@ over those bytes then costs less than a bit an exponent where a code for single 
 Stream, for n floats with E exponent and M mantissa bits:
 
     byte 0      bits 0-3: k, the exponents a byte: 1, 2, 3, 4, 5 or 8 (with A = 256, 16, 6, 4, 3, 2); bit 7: the highest
-                plane is sorted by d (stable), which pays where the mantissa's distribution depends on the exponent, as
-                it does in the binade that a pruning threshold cuts
+                plane is sorted by d (stable); read, no longer written: :mod:`.magnitudes` are smaller there
     byte 1      bit i: plane i (0 = lowest) is deflated; bit 7: the exponent bytes are deflated; otherwise stored
     bytes 2-3   the largest biased exponent
     exponents   ceil(n / k) bytes, first exponent in the lowest digit, unused digits zero
@@ -27,7 +26,7 @@ import numpy.typing as npt
 from ...errors import FileFormatError
 from ...files import Array
 from .deflate import inflate_prefix
-from .huffman import cut, encode, estimate, join, size
+from .huffman import cut, encode, estimate, size
 
 Bytes = npt.NDArray[np.uint8]
 
@@ -73,19 +72,11 @@ class Floats:
         largest = int(exponents.max())
         distances = (largest - exponents).astype(np.uint16)
         packing, flags, streams = _encode_exponents(distances, layout)
-        *lower, top = _planes(words, layout)
-        by_distance = top[np.argsort(distances, kind="stable")]
-        # Each distance has a distribution of its own, and a block of its own follows it.
-        groups = join(np.split(by_distance, np.cumsum(np.bincount(distances))[:-1]))
-        if size(groups) < min(top.size, size([top])):
-            packing |= _SORTED
-        else:
-            groups = [top]
-        for plane, parts in reversed(list(enumerate([*([numbers] for numbers in lower), groups]))):
-            noise = plane < len(lower) and estimate(parts[0]) > _NOISE * distances.size
-            coded = not noise and size(parts) < distances.size
+        for plane, numbers in reversed(list(enumerate(_planes(words, layout)))):
+            noise = estimate(numbers) > _NOISE * numbers.size
+            coded = not noise and size([numbers]) < numbers.size
             flags |= coded << plane
-            streams.append(encode(parts) if coded else b"".join(part.tobytes() for part in parts))
+            streams.append(encode([numbers]) if coded else numbers.tobytes())
         return bytes([packing, flags]) + largest.to_bytes(2, "little") + b"".join(streams)
 
     def decode(self, stream: bytes, count: int, dtype: np.dtype[np.generic]) -> Array:

@@ -56,9 +56,14 @@ def size(parts: Sequence[Bytes]) -> int:
     return (sum(_plan(_counts(part)).bits for part in blocks) + 7) // 8
 
 
+def counted_size(counts: Counts) -> int:
+    """Return the bytes that :func:`encode` takes for one part whose bytes have these counts [256]."""
+    return (_plan(np.append(counts, 1)).bits + 7) // 8
+
+
 def estimate(data: Bytes) -> float:
     """Return about how many bytes ``data`` takes in one block: its entropy, a bit a symbol at least, and a table."""
-    return float(_estimates(_counts(data)[None, :_END])[0])
+    return float(estimates(_counts(data)[None, :_END])[0])
 
 
 def cut(data: Bytes) -> list[Bytes]:
@@ -71,31 +76,13 @@ def cut(data: Bytes) -> list[Bytes]:
     keys *= _END
     keys += data
     counts = np.bincount(keys, minlength=count * _END).reshape(count, _END)
-    if _estimates(counts).sum() < _estimates(counts.sum(axis=0, keepdims=True)).sum():
+    if estimates(counts).sum() < estimates(counts.sum(axis=0, keepdims=True)).sum():
         return [data[begin : begin + _CUT] for begin in range(0, data.size, _CUT)]
     return [data]
 
 
-def join(parts: Sequence[Bytes]) -> list[Bytes]:
-    """Return the parts with neighbours joined, from the first on, where one code for both probably takes no more."""
-    joined: list[tuple[Bytes, float]] = []
-    for part in parts:
-        if not part.size:
-            continue
-        alone = estimate(part)
-        if joined:
-            before, spent = joined[-1]
-            both = np.concatenate([before, part])
-            together = estimate(both)
-            if together <= spent + alone:
-                joined[-1] = (both, together)
-                continue
-        joined.append((part, alone))
-    return [part for part, _ in joined]
-
-
-def _estimates(counts: Counts) -> npt.NDArray[np.float64]:
-    """Return the bytes of blocks with these counts of bytes [blocks, 256]."""
+def estimates(counts: Counts) -> npt.NDArray[np.float64]:
+    """Return about how many bytes blocks take whose bytes have these counts [blocks, 256], as :func:`estimate`."""
     totals = np.maximum(counts.sum(axis=1, keepdims=True), 1)
     ideal = np.log2(totals / np.maximum(counts, 1))
     bits = (counts * np.maximum(ideal, 1.0)).sum(axis=1) + _TABLE_BITS * np.count_nonzero(counts, axis=1)

@@ -111,11 +111,11 @@ def test_empty_streams_cannot_ask_for_the_world(tmp_path: Path) -> None:
     assert "cannot hold the" in text
 
 
-@pytest.mark.parametrize("codec", ["gaps", "bitmap-deflate", "channels", "n-of-m", "deflate", "floats"])
+@pytest.mark.parametrize("codec", ["gaps", "bitmap-deflate", "channels", "n-of-m", "deflate", "floats", "magnitudes"])
 def test_streams_that_inflate_beyond_their_tensor_are_refused(codec: str, tmp_path: Path) -> None:
     coder = zlib.compressobj(9, zlib.DEFLATED, -15)
     bomb = b"".join([coder.compress(bytes(10**6)) for _ in range(200)]) + coder.flush()
-    stream = {"gaps": b"\0", "floats": b"\x01\xff\0\0"}.get(codec, b"") + bomb
+    stream = {"gaps": b"\0", "floats": b"\x01\xff\0\0", "magnitudes": bytes(5)}.get(codec, b"") + bomb
     entry: dict[str, Any] = {"name": "t", "shape": [1000, 1000], "values": [codec, len(stream)]}
     if codec in ("gaps", "bitmap-deflate", "channels", "n-of-m"):
         entry |= {"kept": 1000, "masked": True, "positions": [codec, len(stream)], "values": ["raw", 0]}
