@@ -133,7 +133,7 @@ def test_equal_checkpoints_give_equal_bytes(
 
 
 def test_kept_zeros_negative_zeros_and_nan_come_back(checkpoint_of: Build, tmp_path: Path) -> None:
-    source, tensors, record = pruned("lenet-300-100")
+    source, tensors = pruned("lenet-300-100")
     name = "fc1.weight"
     dense = next(t for t in tensors if t.record.name == name).dense()
     mask = dense != 0
@@ -143,18 +143,20 @@ def test_kept_zeros_negative_zeros_and_nan_come_back(checkpoint_of: Build, tmp_p
         make_tensor(name, dense, mask=mask, record={"role": "prunable"}) if t.record.name == name else t
         for t in tensors
     ]
-    checkpoint = checkpoint_of(*changed, model=record)
+    checkpoint = checkpoint_of(*changed, model=source.record)
     artifact = written(checkpoint, tmp_path / "a.onnx", ALWAYS_SPARSE, source=source)
     assert artifact.tensor(name).tobytes() == dense.tobytes()
     assert {row.name: row.nnz for row in artifact.rows()}[name] == int(mask.sum())
 
 
 def test_a_value_too_large_for_half_precision_is_refused(checkpoint_of: Build, tmp_path: Path) -> None:
-    source, tensors, record = pruned("lenet-300-100")
+    source, tensors = pruned("lenet-300-100")
     dense = tensors[0].dense()
     dense.reshape(-1)[0] = 1e6
     checkpoint = checkpoint_of(
-        make_tensor("fc1.weight", dense, mask=dense != 0, record={"role": "prunable"}), *tensors[1:], model=record
+        make_tensor("fc1.weight", dense, mask=dense != 0, record={"role": "prunable"}),
+        *tensors[1:],
+        model=source.record,
     )
     with pytest.raises(UnsupportedError, match="65504"):
         write_onnx_sparse(checkpoint, tmp_path / "a.onnx", values="fp16", source=source, costs=ALWAYS_SPARSE)

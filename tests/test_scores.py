@@ -16,6 +16,7 @@ from sparsepack.compressor.selection import select
 from sparsepack.compressor.space import make_space
 from sparsepack.compressor.structure import Element
 from sparsepack.errors import UnknownNameError, UnsupportedError
+from sparsepack.files import Array
 from sparsepack.models.prunable import PrunableTensor
 from sparsepack.models.seeding.philox import words
 
@@ -192,7 +193,7 @@ def test_random_masks_under_global_allocation_are_spread_evenly() -> None:
 
 def test_the_table_takes_what_it_says() -> None:
     weights = {"w": np.array([[1.0, -2.0], [3.0, -4.0]], np.float32)}
-    found = {kind: {"w": np.full((2, 2), 0.5, np.float32)} for kind in EVIDENCE}
+    found: dict[str, dict[str, Array]] = {kind: {"w": np.full((2, 2), 0.5, np.float32)} for kind in EVIDENCE}
     for factors in (found[kind] for kind in EVIDENCE if kind.startswith("kronecker")):
         factors |= {"w/A": np.eye(2), "w/S": np.eye(2)}
     found["unit-gates"] = {"w": np.full(2, 0.5, np.float32)}
