@@ -1,7 +1,8 @@
 // The rate of the sparse kernels beside this core's own peak; sparse_kernels.py compiles and runs it.
 //
 // Prints one JSON object. Rates count 2 operations a kept weight and output pixel, nothing else; times are
-// minima over many short runs of one thread.
+// minima over many short runs of one thread. Arguments: the density, and a pattern that is timed in turns with an
+// unstructured mask of the same density: N:M along the input channels, or RxC blocks of outputs x columns.
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
@@ -86,6 +87,62 @@ struct Layer {
   int64_t channels, outputs, kernel, stride, size;
 };
 
+struct Pattern {
+  char kind = 'u';  // u: unstructured, n: first of every second input channels, b: blocks of first x second
+  size_t first = 1, second = 1;
+};
+
+Pattern read_pattern(const char* text) {
+  Pattern pattern;
+  char between = 0;
+  if (std::sscanf(text, "%zu%c%zu", &pattern.first, &between, &pattern.second) != 3) return {};
+  pattern.kind = between == ':' ? 'n' : 'b';
+  return pattern;
+}
+
+SparseRows from_mask(const std::vector<char>& mask, size_t rows, size_t columns) {
+  SparseRows weight;
+  weight.rows = rows;
+  weight.columns = columns;
+  weight.row_start.push_back(0);
+  for (size_t r = 0; r < rows; ++r) {
+    for (size_t c = 0; c < columns; ++c) {
+      if (!mask[r * columns + c]) continue;
+      weight.column.push_back(static_cast<uint32_t>(c));
+      weight.value.push_back(static_cast<float>((r * 31 + c * 17) % 97) / 97 - 0.5f);
+    }
+    weight.row_start.push_back(weight.value.size());
+  }
+  return weight;
+}
+
+// A weight of `taps` columns for every input channel, with a structured mask.
+SparseRows draw(size_t rows, size_t columns, size_t taps, double density, const Pattern& pattern) {
+  std::mt19937 engine(7);
+  std::uniform_real_distribution<double> unit(0, 1);
+  std::vector<char> mask(rows * columns);
+  for (size_t r = 0; r < rows && pattern.kind == 'n'; ++r) {
+    for (size_t tap = 0; tap < taps; ++tap) {
+      for (size_t channel = 0; channel < columns / taps; channel += pattern.second) {
+        std::vector<size_t> places(pattern.second);
+        for (size_t i = 0; i < places.size(); ++i) places[i] = channel + i;
+        std::shuffle(places.begin(), places.end(), engine);
+        for (size_t i = 0; i < pattern.first; ++i) mask[r * columns + places[i] * taps + tap] = 1;
+      }
+    }
+  }
+  for (size_t r = 0; r < rows && pattern.kind == 'b'; r += pattern.first) {
+    for (size_t c = 0; c < columns; c += pattern.second) {
+      const char kept = unit(engine) < density;
+      for (size_t i = 0; i < pattern.first * pattern.second; ++i) {
+        const size_t row = r + i / pattern.second, column = c + i % pattern.second;
+        if (row < rows && column < columns) mask[row * columns + column] = kept;
+      }
+    }
+  }
+  return from_mask(mask, rows, columns);
+}
+
 SparseRows draw(size_t rows, size_t columns, double density) {
   std::mt19937 engine(7);
   std::uniform_real_distribution<float> unit(0, 1);
@@ -155,6 +212,7 @@ double inner_rate(const ConvPlan& plan, const ConvSpec& spec, const float* input
 
 int main(int argc, char** argv) {
   const double density = argc > 1 ? std::atof(argv[1]) : 0.1;
+  const Pattern pattern = argc > 2 ? read_pattern(argv[2]) : Pattern{};
   const Layer layers[] = {{64, 64, 1, 1, 56},    {64, 256, 1, 1, 56},  {256, 64, 1, 1, 56},   {512, 128, 1, 1, 28},
                           {128, 512, 1, 1, 28},  {1024, 256, 1, 1, 14}, {256, 1024, 1, 1, 14}, {2048, 512, 1, 1, 7},
                           {512, 2048, 1, 1, 7},  {64, 64, 3, 1, 56},   {128, 128, 3, 1, 28},  {256, 256, 3, 1, 14},
@@ -185,15 +243,30 @@ int main(int argc, char** argv) {
     const double inner = inner_rate(plan, spec, input.floats(), output.floats());
     SerialExecutor serial;
     const ConvCall call{input.floats(), 1, l.size, l.size, nullptr, nullptr, output.floats()};
-    const double seconds = best_of(60, [&] { conv.run(call, serial); });
+    double seconds = 1e9, structured = 1e9;
+    if (pattern.kind == 'u') {
+      seconds = best_of(60, [&] { conv.run(call, serial); });
+    } else {
+      const size_t taps = static_cast<size_t>(l.kernel * l.kernel);
+      const SparseRows other = draw(spec.out_channels, columns, taps, density, pattern);
+      const double share = static_cast<double>(other.nonzeros()) / static_cast<double>(weight.nonzeros());
+      SparseConv against(spec, other);
+      for (int turn = 0; turn < 60; ++turn) {
+        seconds = std::min(seconds, best_of(1, [&] { conv.run(call, serial); }));
+        // For each kept weight: masks drawn at random do not keep exactly as many.
+        structured = std::min(structured, best_of(1, [&] { against.run(call, serial); }) / share);
+      }
+    }
     const double whole = 2.0 * static_cast<double>(weight.nonzeros()) * static_cast<double>(height * width) / seconds;
     std::printf("%s{\"channels\": %ld, \"outputs\": %ld, ", first ? "" : ", ", static_cast<long>(l.channels),
                 static_cast<long>(l.outputs));
     std::printf("\"kernel\": %ld, ", static_cast<long>(l.kernel));
     std::printf("\"stride\": %ld, \"out_size\": %ld, \"layer_us\": %.1f, ", static_cast<long>(l.stride),
                 static_cast<long>(height), seconds * 1e6);
-    std::printf("\"layer_gflops\": %.1f, \"inner_gflops\": %.1f, \"inner_share\": %.3f}", whole / 1e9, inner / 1e9,
+    std::printf("\"layer_gflops\": %.1f, \"inner_gflops\": %.1f, \"inner_share\": %.3f", whole / 1e9, inner / 1e9,
                 inner / top);
+    if (pattern.kind != 'u') std::printf(", \"structured_over_unstructured\": %.3f", structured / seconds);
+    std::printf("}");
     first = false;
   }
   std::printf("]}\n");

@@ -4,6 +4,9 @@ Compiles `sparse_kernels.cpp` with the operators' sources and runs it on one thr
 chains of registers; beside it stands the rate when every term is loaded from the first-level cache. `inner` is the
 kernel over tiles whose activations are already copied, `layer` the whole operator. The rates count the kept weights
 alone: lanes that padding wastes are a loss. Target: `inner` at 70 % of the peak on 1x1 and 3x3 layers at 90 % sparsity.
+
+Masks of a pattern (2:4, 1:4, blocks of outputs x columns) run through the same kernels; they are timed in turns with
+an unstructured mask of the same density, whole layers, time for each kept weight.
 """
 
 from __future__ import annotations
@@ -19,11 +22,20 @@ from typing import Any
 from record import arguments, write
 
 ROOT = Path(__file__).resolve().parent.parent
+# Density and pattern; blocks of 16x1 are 16 outputs that share an input.
+PATTERNS = (
+    ("0.5", "2:4"),
+    ("0.25", "1:4"),
+    ("0.3", "16x1"),
+    ("0.1", "16x1"),
+    ("0.1", "1x16"),
+    ("0.1", "4x4"),
+)
 SOURCES = ROOT / "runtimes" / "native" / "csrc"
 
 
 def main() -> None:
-    """Compile, run at each density, and write the record."""
+    """Compile, run at each density and with each pattern, and write the record."""
     options = arguments(__doc__)
     compiler = shutil.which("c++")
     if compiler is None:
@@ -43,6 +55,9 @@ def main() -> None:
         for density in ("0.2", "0.1", "0.05"):
             done = subprocess.run([program, density], check=True, capture_output=True, text=True)
             figures[density] = json.loads(done.stdout)
+        for density, pattern in PATTERNS:
+            done = subprocess.run([program, density, pattern], check=True, capture_output=True, text=True)
+            figures.setdefault("patterns", {})[f"{pattern} at {density}"] = json.loads(done.stdout)["layers"]
     write(options.json, figures)
 
 
