@@ -55,6 +55,24 @@ def test_matrices_of_a_batch_do_not_depend_on_each_other(operators: Path) -> Non
         np.testing.assert_array_equal(product(weight, x[index], {}, None, operators)[-1], together[index])
 
 
+@pytest.mark.native
+@pytest.mark.parametrize("columns", [1, 13])
+@pytest.mark.parametrize("activation", ["", "Silu"])
+def test_scales_belong_to_outputs_and_the_residual_comes_before_the_activation(
+    columns: int, activation: str, operators: Path
+) -> None:
+    weight = np.rint(draw((6, 5), 0.5) * 10).astype(np.float32)
+    scales = np.array([0.5, 1.0, 2.0, 4.0, 0.25, 3.0], np.float32)
+    x, residual = draw((2, 5, columns), 1.0, seed=1), draw((2, 6, columns), 1.0, seed=2)
+    constants = {"g": pack(weight != 0), "v": weight[weight != 0].astype(np.int8), "b": None, "r": residual}
+    attributes = {**LEFT, "scales": scales.tolist(), "activation": activation}
+    found = session(node_model("SparseMatMul", {**constants}, attributes), operators).run(None, {"x": x})[0]
+    expected = (scales[:, None] * weight).astype(np.float64) @ x + residual
+    if activation:
+        expected = expected / (1 + np.exp(-expected))
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-4)
+
+
 MALFORMED: dict[str, tuple[dict[str, Array | None], dict[str, Any], tuple[int, ...], str]] = {
     "a vector": ({"g": MG, "v": MV}, LEFT, (5,), "last dimension but one of 5"),
     "the other way round": ({"g": MG, "v": MV}, LEFT, (6, 3), "last dimension but one of 5"),
