@@ -159,7 +159,7 @@ def test_a_graph_that_was_changed_behind_its_hash_fails_parity(
     path = tmp_path / "changed.onnx"
     path.write_bytes(model.SerializeToString())
     intact = OnnxArtifact(files["a.onnx"])
-    monkeypatch.setattr("sparsepack.exporters.onnx_artifact._manifest", lambda path: ("onnx", intact.metadata))
+    monkeypatch.setattr("sparsepack.exporters.onnx_artifact._manifest", lambda path, total: ("onnx", intact.metadata))
     findings = verify(path, against=files["checkpoint"])
     assert bad(findings) == [("parity", str(path))]
 
