@@ -33,7 +33,8 @@ def arguments(description: str | None, **flags: Any) -> argparse.Namespace:
 
 def write(path: Path, figures: Mapping[str, Any]) -> None:
     """Write the figures with the command that gave them and the machine that it ran on."""
-    command = " ".join(["python", *sys.argv])
+    # As it is typed in the project's folder, wherever it was typed.
+    command = " ".join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]])
     record = {"command": command, "environment": current_environment(default_threads()), "figures": figures}
     write_bytes(path, (json.dumps(record, indent=1, sort_keys=True) + "\n").encode())
     print(json.dumps(figures, indent=1, sort_keys=True))
