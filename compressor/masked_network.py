@@ -32,7 +32,7 @@ from .evidence.gradients import accumulate_gradients
 from .evidence.probe import Probe
 from .mask import BoolArray
 from .methods import find_method
-from .methods.pai.sensitivity import SALIENCY_OPTIONS
+from .methods.pai.common import SALIENCY_OPTIONS
 from .plans import Change, Record, Rewind, Select, Stage, Train, make_plan
 from .rule import MaskRule, make_rule
 from .saliency import UnitEvidence

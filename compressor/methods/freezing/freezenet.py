@@ -2,7 +2,7 @@
 
 from ....models.seeding.record import KEYED_PRODUCT
 from ..declaration import Method
-from ..pai.sensitivity import ONE_STEP, SALIENCY_OPTIONS
+from ..pai.common import ONE_STEP, SALIENCY_OPTIONS
 
 _NO_ZEROS = "the frozen weights still compute, so a pattern gains no speed and only limits which weights are trained"
 

@@ -1,21 +1,13 @@
 """What every criterion at initialisation has to beat: random masks, and the magnitude of untrained weights."""
 
-from ..declaration import Method
-from .sensitivity import ONE_STEP
+from .common import IN_ONE_STEP, at_initialisation
 
-RANDOM_AT_INIT = Method(
+RANDOM_AT_INIT = at_initialisation(
     name="random-at-init",
-    paradigm="PaI (sparse training)",
     paper="Liu et al., The Unreasonable Effectiveness of Random Pruning, ICLR 2022; smart ratios: Su et al., "
     "Sanity-Checking Pruning Methods: Random Tickets can Win the Jackpot, NeurIPS 2020",
     summary="Keep random weights of the untrained network, with chosen layer densities, and train them.",
-    mask_from="initial",
-    weights_from="initial",
-    trains_after=True,
-    chi=0,
-    dynamics="static",
     score="random",
-    growth=None,
     structures=("element", "N:M", "channel"),
     allocations=(
         "erdos-renyi-kernel",
@@ -28,25 +20,18 @@ RANDOM_AT_INIT = Method(
     ),
     schedules=("one-shot",),
     needs=(),
-    reasons={"iterative": ONE_STEP, "gradual": ONE_STEP},
+    reasons=IN_ONE_STEP,
 )
 
-MAGNITUDE_AT_INIT = Method(
+MAGNITUDE_AT_INIT = at_initialisation(
     name="magnitude-at-init",
-    paradigm="PaI (sparse training)",
     paper="Frankle et al., Pruning Neural Networks at Initialization: Why Are We Missing the Mark?, ICLR 2021",
     summary="Keep the weights that were drawn largest, and train them; with smart ratios a hybrid ticket.",
-    mask_from="initial",
-    weights_from="initial",
-    trains_after=True,
-    chi=0,
-    dynamics="static",
     score="magnitude",
-    growth=None,
     structures=("element", "N:M", "channel"),
     allocations=("global", "uniform", "erdos-renyi-kernel", "smart-ratio", "smart-ratio-vgg", "explicit"),
     schedules=("one-shot",),
     needs=(),
     initialiser="kaiming-normal",
-    reasons={"iterative": ONE_STEP, "gradual": ONE_STEP},
+    reasons=IN_ONE_STEP,
 )

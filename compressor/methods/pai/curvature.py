@@ -1,7 +1,7 @@
 """Criteria of the gradient's norm: what removing a weight does to how fast the network can learn."""
 
-from ..declaration import Method, Option
-from .sensitivity import ONE_STEP, SALIENCY_OPTIONS
+from ..declaration import Option
+from .common import IN_ONE_STEP, SALIENCY_OPTIONS, SCORED, at_initialisation
 
 _CURVATURE_OPTIONS = (
     Option("examples_per_class", int, 10, "training examples of each class (the paper's CIFAR runs: 10)", minimum=1),
@@ -9,93 +9,65 @@ _CURVATURE_OPTIONS = (
     Option("mode", str, "train", "batch normalisation while scoring", choices=("eval", "train")),
 )
 
-GRASP = Method(
+GRASP = at_initialisation(
     name="grasp",
-    paradigm="PaI (sparse training)",
     paper="Wang et al., Picking Winning Tickets Before Training by Preserving Gradient Flow, ICLR 2020",
     summary="Keep the weights without which the norm of the gradient would fall most, then train them.",
-    mask_from="initial",
-    weights_from="initial",
-    trains_after=True,
-    chi=0,
-    dynamics="static",
     score="grasp",
-    growth=None,
     structures=("element", "N:M"),
     allocations=("global", "uniform", "explicit"),
     schedules=("one-shot",),
-    needs=("data", "labels", "gradients"),
+    needs=SCORED,
     initialiser="kaiming-normal",
     options=_CURVATURE_OPTIONS,
-    reasons={"iterative": ONE_STEP, "gradual": ONE_STEP},
+    reasons=IN_ONE_STEP,
 )
 
-GRADIENT_NORM = Method(
+GRADIENT_NORM = at_initialisation(
     name="gradient-norm-preservation",
-    paradigm="PaI (sparse training)",
     paper="Lubana and Dick, A Gradient Flow Framework For Analyzing Network Pruning, ICLR 2021",
     summary="Keep the weights whose removal would change the norm of the gradient most, up or down.",
-    mask_from="initial",
-    weights_from="initial",
-    trains_after=True,
-    chi=0,
-    dynamics="static",
     score="gradient-norm-preservation",
-    growth=None,
     structures=("element", "N:M"),
     allocations=("global", "uniform", "explicit"),
     schedules=("one-shot",),
-    needs=("data", "labels", "gradients"),
+    needs=SCORED,
     initialiser="kaiming-normal",
     options=(
         _CURVATURE_OPTIONS[0],
         Option("temperature", float, 1.0, "logits are divided by it", minimum=0, strict=True),
         _CURVATURE_OPTIONS[2],
     ),
-    reasons={"iterative": ONE_STEP, "gradual": ONE_STEP},
+    reasons=IN_ONE_STEP,
 )
 
-LOSS_PRESERVATION = Method(
+LOSS_PRESERVATION = at_initialisation(
     name="loss-preservation",
-    paradigm="PaI (sparse training)",
     paper="Lubana and Dick, A Gradient Flow Framework For Analyzing Network Pruning, ICLR 2021",
     summary="SNIP aware of magnitude: keep the weights of largest |gradient| times squared weight.",
-    mask_from="initial",
-    weights_from="initial",
-    trains_after=True,
-    chi=0,
-    dynamics="static",
     score="loss-preservation",
-    growth=None,
     structures=("element", "N:M", "channel"),
     allocations=("global", "uniform", "explicit"),
     schedules=("one-shot",),
-    needs=("data", "labels", "gradients"),
+    needs=SCORED,
     initialiser="kaiming-normal",
     # The paper's 5,000 examples.
     options=(
         Option("batches", int, 40, "batches whose gradients are added up before they are scored", minimum=1),
         *SALIENCY_OPTIONS[1:],
     ),
-    reasons={"iterative": ONE_STEP, "gradual": ONE_STEP},
+    reasons=IN_ONE_STEP,
 )
 
-COPS = Method(
+COPS = at_initialisation(
     name="cops",
-    paradigm="PaI (sparse training)",
     paper="Wimmer et al., COPS: Controlled Pruning Before Training Starts, IJCNN 2021",
     summary="The mask that is best by SNIP's score while it keeps a set share of the best that GraSP's score allows.",
-    mask_from="initial",
-    weights_from="initial",
-    trains_after=True,
-    chi=0,
-    dynamics="static",
     score="cops",
-    growth=None,
     structures=("element", "N:M"),
     allocations=("global", "uniform", "explicit"),
     schedules=("one-shot",),
-    needs=("data", "labels", "gradients"),
+    needs=SCORED,
     initialiser="kaiming-normal",
     options=(
         Option(
@@ -110,5 +82,5 @@ COPS = Method(
         *SALIENCY_OPTIONS[:2],
         *_CURVATURE_OPTIONS,
     ),
-    reasons={"iterative": ONE_STEP, "gradual": ONE_STEP},
+    reasons=IN_ONE_STEP,
 )

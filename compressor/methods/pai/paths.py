@@ -1,23 +1,15 @@
 """PHEW: paths of higher edge weight, walked at random; no data and no score."""
 
-from ..declaration import Method
-from .sensitivity import ONE_STEP
+from .common import ONE_STEP, at_initialisation
 
 _WALKED = "the walks decide how many weights each layer keeps"
 
-PHEW = Method(
+PHEW = at_initialisation(
     name="phew",
-    paradigm="PaI (sparse training)",
     paper="Patil and Dovrolis, PHEW: Constructing Sparse Networks that Learn Fast and Generalize Well Without Any "
     "Training Data, ICML 2021",
     summary="Keep the weights on random walks between inputs and outputs that prefer large weights; no data.",
-    mask_from="initial",
-    weights_from="initial",
-    trains_after=True,
-    chi=0,
-    dynamics="static",
     score="walks",
-    growth=None,
     structures=("element",),
     allocations=("global",),
     schedules=("one-shot",),

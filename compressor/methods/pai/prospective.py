@@ -1,25 +1,18 @@
 """ProsPr: pruning for the network that training will make of the initialisation."""
 
-from ..declaration import Method, Option
-from .sensitivity import ONE_STEP
+from ..declaration import Option
+from .common import IN_ONE_STEP, SCORED, at_initialisation
 
-PROSPR = Method(
+PROSPR = at_initialisation(
     name="prospr",
-    paradigm="PaI (sparse training)",
     paper="Alizadeh et al., Prospect Pruning: Finding Trainable Weights at Initialization using Meta-Gradients, "
     "ICLR 2022",
     summary="Keep the weights to which the loss after a few training steps is most sensitive, through those steps.",
-    mask_from="initial",
-    weights_from="initial",
-    trains_after=True,
-    chi=0,
-    dynamics="static",
     score="prospr",
-    growth=None,
     structures=("element", "N:M"),
     allocations=("global", "uniform", "explicit"),
     schedules=("one-shot",),
-    needs=("data", "labels", "gradients"),
+    needs=SCORED,
     initialiser="kaiming-normal",
     options=(
         Option("steps", int, 3, "M: training steps that are looked ahead; 0 is SNIP", minimum=0),
@@ -29,5 +22,5 @@ PROSPR = Method(
         Option("batch_size", int, 128, "examples of each step, and of the loss after them", minimum=1),
         Option("mode", str, "train", "batch normalisation while scoring", choices=("eval", "train")),
     ),
-    reasons={"iterative": ONE_STEP, "gradual": ONE_STEP},
+    reasons=IN_ONE_STEP,
 )

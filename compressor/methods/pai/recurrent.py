@@ -1,20 +1,13 @@
 """Pruning of recurrent networks by their temporal Jacobian."""
 
-from ..declaration import Method, Option
-from .sensitivity import ONE_STEP
+from ..declaration import Option
+from .common import IN_ONE_STEP, at_initialisation
 
-TEMPORAL_JACOBIAN = Method(
+TEMPORAL_JACOBIAN = at_initialisation(
     name="temporal-jacobian",
-    paradigm="PaI (sparse training)",
     paper="Zhang and Stadie, One-Shot Pruning of Recurrent Neural Networks by Jacobian Spectrum Evaluation, ICLR 2020",
     summary="Keep the weights that matter most for how a recurrent state depends on the state some steps before.",
-    mask_from="initial",
-    weights_from="initial",
-    trains_after=True,
-    chi=0,
-    dynamics="static",
     score="temporal-jacobian",
-    growth=None,
     structures=("element",),
     allocations=("global", "uniform"),
     schedules=("one-shot",),
@@ -26,5 +19,5 @@ TEMPORAL_JACOBIAN = Method(
         Option("normalise", bool, True, "divide by the mean gradient of each matrix"),
     ),
     spares_head=True,
-    reasons={"iterative": ONE_STEP, "gradual": ONE_STEP},
+    reasons=IN_ONE_STEP,
 )

@@ -1,7 +1,7 @@
 """SNIP in rounds: the sensitivity is looked at again each time some weights are gone."""
 
-from ..declaration import Method, Option
-from .sensitivity import SALIENCY_OPTIONS
+from ..declaration import Option
+from .common import SALIENCY_OPTIONS, SCORED, at_initialisation
 
 _DENSE_OPTIONS = (
     Option("rounds", int, 60, "rounds (the paper: 60 to 300)", minimum=1),
@@ -14,42 +14,28 @@ _DENSE_OPTIONS = (
     ),
 )
 
-ITERATIVE_SNIP = Method(
+ITERATIVE_SNIP = at_initialisation(
     name="iterative-snip",
-    paradigm="PaI (sparse training)",
     paper="de Jorge et al., Progressive Skeletonization: Trimming more fat from a network at initialization, ICLR 2021",
     summary="SNIP in many rounds; what a round removes stays removed.",
-    mask_from="initial",
-    weights_from="initial",
-    trains_after=True,
-    chi=0,
-    dynamics="static",
     score="gradient",
-    growth=None,
     structures=("element",),
     allocations=("global", "uniform", "explicit"),
     schedules=("iterative",),
-    needs=("data", "labels", "gradients"),
+    needs=SCORED,
     initialiser="kaiming-normal",
     options=(*_DENSE_OPTIONS, *SALIENCY_OPTIONS),
 )
 
-FORCE = Method(
+FORCE = at_initialisation(
     name="force",
-    paradigm="PaI (sparse training)",
     paper="de Jorge et al., Progressive Skeletonization: Trimming more fat from a network at initialization, ICLR 2021",
     summary="SNIP in many rounds with the gradients of the pruned network; a removed weight may return.",
-    mask_from="initial",
-    weights_from="initial",
-    trains_after=True,
-    chi=0,
-    dynamics="static",
     score="force",
-    growth=None,
     structures=("element",),
     allocations=("global", "uniform", "explicit"),
     schedules=("iterative",),
-    needs=("data", "labels", "gradients"),
+    needs=SCORED,
     initialiser="kaiming-normal",
     options=(*_DENSE_OPTIONS, *SALIENCY_OPTIONS),
     resurrects=True,
@@ -64,22 +50,15 @@ LADDER_OPTIONS = (
     *SALIENCY_OPTIONS[1:],
 )
 
-SNIP_IT = Method(
+SNIP_IT = at_initialisation(
     name="snip-it",
-    paradigm="PaI (sparse training)",
     paper="Verdenius et al., Pruning via Iterative Ranking of Sensitivity Statistics, 2020",
     summary="SNIP in a few rounds that halve the way to the sparsity; what a round removes stays removed.",
-    mask_from="initial",
-    weights_from="initial",
-    trains_after=True,
-    chi=0,
-    dynamics="static",
     score="gradient",
-    growth=None,
     structures=("element",),
     allocations=("global", "uniform", "explicit"),
     schedules=("iterative",),
-    needs=("data", "labels", "gradients"),
+    needs=SCORED,
     initialiser="kaiming-normal",
     options=LADDER_OPTIONS,
 )

@@ -1,21 +1,14 @@
 """Neural tangent transfer: a sparse network trained without labels to start as its dense teacher does."""
 
-from ..declaration import Method, Option
-from .sensitivity import ONE_STEP
+from ..declaration import Option
+from .common import IN_ONE_STEP, at_initialisation
 
-NEURAL_TANGENT_TRANSFER = Method(
+NEURAL_TANGENT_TRANSFER = at_initialisation(
     name="neural-tangent-transfer",
-    paradigm="PaI (sparse training)",
     paper="Liu and Zenke, Finding trainable sparse networks through Neural Tangent Transfer, ICML 2020",
     summary="Fit a sparse network, without labels, to outputs and tangent kernel of the dense one at its start.",
-    mask_from="initial",
-    weights_from="initial",
-    trains_after=True,
-    chi=0,
-    dynamics="static",
     # The first mask; later ones are chosen as the student is fitted.
     score="magnitude",
-    growth=None,
     structures=("element",),
     allocations=("uniform", "global", "explicit"),
     schedules=("one-shot",),
@@ -31,5 +24,5 @@ NEURAL_TANGENT_TRANSFER = Method(
     ),
     transforms=("tangent-transfer",),
     resurrects=True,
-    reasons={"iterative": ONE_STEP, "gradual": ONE_STEP},
+    reasons=IN_ONE_STEP,
 )

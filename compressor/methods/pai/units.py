@@ -1,27 +1,19 @@
 """Whole channels and neurons at initialisation: 3SP, SNAP-it, and CNIP-it, which weighs units and weights alike."""
 
-from ..declaration import Method
+from .common import ONE_STEP, SALIENCY_OPTIONS, SCORED, at_initialisation
 from .rounds import LADDER_OPTIONS
-from .sensitivity import ONE_STEP, SALIENCY_OPTIONS
 
 _UNITS = "it removes whole units, so that the network can be rebuilt smaller"
 
-THREE_SP = Method(
+THREE_SP = at_initialisation(
     name="3sp",
-    paradigm="PaI (sparse training)",
     paper="van Amersfoort et al., Single Shot Structured Pruning Before Training, 2020",
     summary="Remove the units to which the loss is least sensitive for the operations they cost; rescale the rest.",
-    mask_from="initial",
-    weights_from="initial",
-    trains_after=True,
-    chi=0,
-    dynamics="static",
     score="gradient",
-    growth=None,
     structures=("channel",),
     allocations=("global", "uniform", "explicit"),
     schedules=("one-shot",),
-    needs=("data", "labels", "gradients"),
+    needs=SCORED,
     initialiser="kaiming-normal",
     options=SALIENCY_OPTIONS,
     saliency="gate-per-operation",
@@ -29,22 +21,15 @@ THREE_SP = Method(
     reasons={"element": _UNITS, "N:M": _UNITS, "iterative": ONE_STEP, "gradual": ONE_STEP},
 )
 
-SNAP_IT = Method(
+SNAP_IT = at_initialisation(
     name="snap-it",
-    paradigm="PaI (sparse training)",
     paper="Verdenius et al., Pruning via Iterative Ranking of Sensitivity Statistics, 2020",
     summary="Remove, in a few rounds that halve the way, the units to which the loss is least sensitive.",
-    mask_from="initial",
-    weights_from="initial",
-    trains_after=True,
-    chi=0,
-    dynamics="static",
     score="gradient",
-    growth=None,
     structures=("channel",),
     allocations=("global", "uniform", "explicit"),
     schedules=("iterative",),
-    needs=("data", "labels", "gradients"),
+    needs=SCORED,
     initialiser="kaiming-normal",
     options=LADDER_OPTIONS,
     saliency="gate",
@@ -52,22 +37,15 @@ SNAP_IT = Method(
     reasons={"element": _UNITS, "N:M": _UNITS},
 )
 
-CNIP_IT = Method(
+CNIP_IT = at_initialisation(
     name="cnip-it",
-    paradigm="PaI (sparse training)",
     paper="Verdenius et al., Pruning via Iterative Ranking of Sensitivity Statistics, 2020",
     summary="SNIP-it with one threshold for weights and whole units: a weight falls with its unit.",
-    mask_from="initial",
-    weights_from="initial",
-    trains_after=True,
-    chi=0,
-    dynamics="static",
     score="weights-and-units",
-    growth=None,
     structures=("element",),
     allocations=("global",),
     schedules=("iterative",),
-    needs=("data", "labels", "gradients"),
+    needs=SCORED,
     initialiser="kaiming-normal",
     options=LADDER_OPTIONS,
 )
