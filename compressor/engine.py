@@ -172,11 +172,7 @@ class Engine:
         watch.record(trainer)
         with readable_errors(self._device):
             trainer.run(watch)
-        if trainer.dynamics.masks:
-            network.masks = {name: to_numpy(mask).copy() for name, mask in trainer.dynamics.masks.items()}
-        for label, found in trainer.dynamics.recordings().items():
-            self.tape.record(label, {name: to_numpy(tensor) for name, tensor in found.items()})
-        network.account(trainer.dynamics.searches, trainer.flops, trainer.seconds)
+        network.conclude(trainer.dynamics, trainer.flops, trainer.seconds)
         accuracy = test_accuracy(network.module, data, self._device)
         self.log(
             "stage", stage.title, seconds=round(trainer.seconds, 3), accuracy=accuracy, **trainer.dynamics.figures()

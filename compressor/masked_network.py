@@ -25,6 +25,7 @@ from ..models.seeding.initialise import initialise
 from ..models.seeding.philox import words
 from ..models.seeding.record import SeedRecord
 from ..models.source import ModelRecord
+from ..models.tensors import to_numpy
 from .counter import Counter, Totals, count_layers
 from .coupling import Network
 from .evidence import EVIDENCE
@@ -181,16 +182,20 @@ class MaskedNetwork:
         )
         return DYNAMICS["partly-frozen" if self.fixed else stage.dynamics](context)
 
-    def account(self, searches: bool, flops: int, seconds: float) -> None:
-        """Add a training to the totals.
+    def conclude(self, dynamics: Dynamics, flops: int, seconds: float) -> None:
+        """Take over what a training that is done has led to: masks, recordings, cost.
 
         Args:
-            searches: whether it only looked for the mask; then no weight that comes out was trained.
+            dynamics: of the training. Where it only looked for the mask, no weight that comes out was trained.
             flops: that it cost.
             seconds: that it took.
         """
+        if dynamics.masks:
+            self.masks = {name: to_numpy(mask).copy() for name, mask in dynamics.masks.items()}
+        for label, found in dynamics.recordings().items():
+            self.tape.record(label, {name: to_numpy(tensor) for name, tensor in found.items()})
         self.totals.seconds += seconds
-        if searches:
+        if dynamics.searches:
             self.totals.search_flops += flops
             self.totals.trained = 0
             return

@@ -250,11 +250,7 @@ class Sparsifier:
             if not bool(torch.isfinite(parameter).all()):
                 raise TrainingDivergedError(f"'{name}' is not finite after step {self.steps}; lower the learning rate.")
         self._dynamics.finish()
-        if self._dynamics.masks:
-            self._network.masks = {name: to_numpy(mask).copy() for name, mask in self._dynamics.masks.items()}
-        for label, found in self._dynamics.recordings().items():
-            self._network.tape.record(label, {name: to_numpy(tensor) for name, tensor in found.items()})
-        self._network.account(self._dynamics.searches, 0, 0.0)
+        self._network.conclude(self._dynamics, 0, 0.0)
         self._advance()
         return self.training is not None
 
