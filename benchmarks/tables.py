@@ -9,6 +9,7 @@ from typing import Any
 
 from pai_tables import pai_densities, pai_speed, training_flops
 from record import RESULTS
+from tables_methods import comparison
 from tables_sparse import layer_curves, layer_grid, onnx_sparse, sparse_kernels
 
 Figures = dict[str, Any]
@@ -322,6 +323,7 @@ SECTIONS: dict[str, tuple[str, Callable[[Figures], list[str]]]] = {
     "one_shot": ("One-shot pruning without retraining", one_shot),
     "pruning_speed": ("What pruning itself costs", pruning_speed),
     "freezenet_crossing": ("FreezeNet against SNIP", freezenet_crossing),
+    "comparison": ("Methods compared on LeNet-5-Caffe", comparison),
 }
 
 
