@@ -15,7 +15,7 @@ import sparsepack
 
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
-ROOMS = ["models", "compressor", "exporters", "runtimes"]
+ROOMS = ["models", "compressor", "exporters", "runtimes", "cli"]
 
 
 def test_package_list_equals_the_folders() -> None:

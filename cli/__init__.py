@@ -1,0 +1,106 @@
+"""The command ``compress``: parse, call, print.
+
+Exit codes: 0 all well; 1 something failed, or a requirement is not met; 2 the command line or the recipe is wrong;
+130 interrupted (what was done is kept, the same command goes on). Results go to standard output, progress and errors
+to standard error. Frameworks are imported inside the commands, so that ``compress --help`` costs nothing.
+"""
+
+from __future__ import annotations
+
+import errno
+import sys
+import warnings
+from collections.abc import Sequence
+from typing import NoReturn
+
+import click
+
+from .. import __version__
+from ..errors import SparsepackError
+from .export import export, slim
+from .lists import formats, methods, runtimes
+from .look import inspect, verify
+from .measure import measure
+from .prune import prune
+from .run import run_recipe
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run the command line and exit with its code; no user mistake shows a traceback."""
+    sys.exit(run(arguments))
+
+
+def run(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code."""
+    usual = warnings.formatwarning
+    warnings.formatwarning = _warning_line
+    try:
+        return _run(arguments)
+    finally:
+        warnings.formatwarning = usual
+
+
+def _warning_line(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
+) -> str:
+    return f"compress: warning: {message}\n"
+
+
+def _run(arguments: Sequence[str] | None) -> int:
+    try:
+        code = commands.main(
+            args=None if arguments is None else list(arguments), prog_name="compress", standalone_mode=False
+        )
+    except click.exceptions.Abort:
+        return _interrupted()
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except SparsepackError as error:
+        return _fail(str(error), error.exit_code)
+    except KeyboardInterrupt:
+        return _interrupted()
+    except BrokenPipeError:
+        # The reader (head, less) has seen enough; Python would complain again when it closes standard output.
+        sys.stdout = None
+        return 0
+    except OSError as error:
+        if error.errno not in (
+            errno.ENOSPC,
+            errno.EACCES,
+            errno.EROFS,
+            errno.EDQUOT,
+            errno.EFBIG,
+            errno.ENOENT,
+            errno.EISDIR,
+            errno.ENOTDIR,
+        ):
+            raise
+        where = f"{error.filename}: " if error.filename else ""
+        return _fail(f"{where}{error.strerror}.", 1)
+    except MemoryError:
+        return _fail("out of memory; use a smaller model or batch, or a machine with more memory.", 1)
+    return int(code or 0)
+
+
+def _fail(message: str, code: int) -> int:
+    click.echo(f"compress: error: {message}", err=True)
+    return code
+
+
+def _interrupted() -> int:
+    click.echo("compress: interrupted; finished work is kept, the same command goes on from it.", err=True)
+    return 130
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="compress")
+def commands() -> None:
+    """Prune a network, write it small, measure it honestly.
+
+    prune -> export -> measure, or all three from a recipe with run.
+    """
+
+
+for _command in (prune, export, slim, measure, run_recipe, inspect, verify, methods, runtimes, formats):
+    commands.add_command(_command)

@@ -1,0 +1,5 @@
+"""``python -m sparsepack.cli`` is ``compress``."""
+
+from . import main
+
+main()

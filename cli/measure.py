@@ -1,0 +1,99 @@
+"""``compress measure``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from .options import FILE, checkpoint_path, force_option, model_option, threads_option
+
+
+@click.command()
+@click.argument("artifacts", nargs=-1, required=True, type=FILE, metavar="ARTIFACT...")
+@click.option(
+    "--baseline", type=FILE, metavar="ARTIFACT|RECORD.json", help="What speed and accuracy are compared with."
+)
+@click.option(
+    "--baseline-runtime",
+    default="onnxruntime-cpu",
+    show_default=True,
+    metavar="NAME",
+    help="For a baseline that the artifact's runtime cannot load.",
+)
+@click.option(
+    "--runtime",
+    "runtimes",
+    multiple=True,
+    metavar="NAME",
+    help="See 'compress runtimes'; may be repeated.  [default: all that fit]",
+)
+@click.option("--data", metavar="D", help="Measure accuracy and parity on this data.")
+@click.option("--against", type=FILE, metavar="RUN", help="The run that the artifacts came from, for parity.")
+@click.option(
+    "--require",
+    multiple=True,
+    metavar="EXPR",
+    help="'storage.size_ratio>=8'; unmet gives exit code 1; may be repeated.",
+)
+@click.option("--allow-inconclusive", is_flag=True, help="A requirement that the noise leaves open is no failure.")
+@click.option("--batch", type=click.IntRange(min=1), default=1, show_default=True, help="Examples a run.")
+@click.option("--per-layer", is_flag=True, help="Also time every node of the graph, on ONNX Runtime.")
+@click.option(
+    "--time-budget",
+    type=click.FloatRange(min=0.05),
+    default=2.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="Timing of one pair.",
+)
+@threads_option
+@model_option
+@click.option(
+    "--json", "json_file", type=FILE, metavar="FILE", help="Write the measurement record ('-' for standard output)."
+)
+@force_option
+def measure(
+    artifacts: tuple[Path, ...],
+    runtimes: tuple[str, ...],
+    require: tuple[str, ...],
+    against: Path | None,
+    json_file: Path | None,
+    allow_inconclusive: bool,
+    force: bool,
+    **options: Any,
+) -> int:
+    """Measure storage, latency, memory, accuracy and parity of ARTIFACTs, and gate on the result."""
+    from ..runtimes.measure import measure as measure_artifacts
+    from ..runtimes.measure.gates import verdict
+    from ..runtimes.report.progress import progress_bars
+
+    if json_file is not None and str(json_file) != "-":
+        from ..files import refuse_existing
+
+        refuse_existing(json_file, force)
+    with progress_bars() as progress:
+        record = measure_artifacts(
+            list(artifacts),
+            against=checkpoint_path(against) if against else None,
+            runtimes=list(runtimes),
+            require=list(require),
+            progress=progress,
+            **options,
+        )
+    _print_record(record, json_file)
+    return 0 if verdict(record, allow_inconclusive) else 1
+
+
+def _print_record(record: dict[str, Any], json_file: Path | None) -> None:
+    from ..files import write_bytes
+    from ..runtimes.report.json import to_json
+    from ..runtimes.report.table import render
+
+    if str(json_file) == "-":
+        click.echo(to_json(record))
+        return
+    if json_file is not None:
+        write_bytes(json_file, to_json(record).encode())
+    click.echo(render(record))

@@ -1,0 +1,33 @@
+"""``compress run``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from .options import FILE, force_option
+
+
+@click.command(name="run")
+@click.argument("recipe", type=FILE)
+@click.option(
+    "-o", "--output", type=FILE, required=True, metavar="OUT", help="Folder for checkpoints, artifacts and records."
+)
+@click.option("--allow-inconclusive", is_flag=True, help="A requirement that the noise leaves open is no failure.")
+@force_option
+def run_recipe(recipe: Path, output: Path, allow_inconclusive: bool, force: bool) -> int:
+    """Prune, export and measure as RECIPE says; exit 1 when one of its requirements is not met.
+
+    Killed at any moment, the same command goes on where it stopped.
+    """
+    from ..compressor.recipe import load_recipe
+    from ..runtimes.job import run as run_job
+    from ..runtimes.measure.gates import verdict
+    from ..runtimes.report.progress import progress_bars
+    from ..runtimes.report.table import render
+
+    with progress_bars() as progress:
+        record = run_job(load_recipe(recipe), output, force=force, progress=progress)
+    click.echo(render(record, summary=True))
+    return 0 if verdict(record, allow_inconclusive) else 1
