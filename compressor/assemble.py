@@ -13,7 +13,6 @@ from torch import nn
 from .. import __version__
 from ..files import Array
 from ..models.chain import chain_of
-from ..models.seeding.rebuild import rebuild
 from ..models.seeding.record import REBUILDABLE, SeedRecord
 from .allocation import kept_count
 from .checkpoint import FORMAT, VERSION, CheckpointMetadata, Provenance, SparseCheckpoint, SparseTensor, make_tensor
@@ -44,9 +43,10 @@ def assemble(network: MaskedNetwork, threads: int) -> SparseCheckpoint:
         if owners[name] != name:
             fields["alias_of"] = owners[name]
         elif mask is not None:
-            fields |= {"structure": recorded_structure(network.recipe.structure), **_parametrisation(network, name)}
-        elif network.method.parametrisation != "identity":
-            fields["seed"] = _untouched(network.seeds.get(name), array)
+            structure = recorded_structure(network.recipe.structure)
+            fields |= {"structure": structure, **_parametrisation(network, name, array)}
+        else:
+            fields["seed"] = _drawn(network, name, array)
         tensors[name] = make_tensor(name, array, mask=mask, record=fields)
     metadata = CheckpointMetadata(
         format=FORMAT,
@@ -121,20 +121,17 @@ def _role(module: nn.Module, name: str, owners: Mapping[str, str], prunable: Map
     return "parameter" if name in dict(module.named_parameters(remove_duplicate=False)) else "buffer"
 
 
-def _parametrisation(network: MaskedNetwork, name: str) -> dict[str, Any]:
+def _parametrisation(network: MaskedNetwork, name: str, array: Array) -> dict[str, Any]:
     kind = network.method.parametrisation
-    seed = network.seeds.get(name)
-    if kind == "selected" and seed is None:
-        # Without a seed the kept weights have to be stored, which is what identity does.
-        return {"parametrisation": "identity"}
-    return {"parametrisation": kind} if kind == "identity" else {"parametrisation": kind, "seed": seed}
+    # Without a seed the weights that it would draw have to be stored, which is what identity does.
+    identity = kind == "identity" or (kind == "selected" and name not in network.seeds)
+    seed = _drawn(network, name, array) if identity else network.seeds.get(name)
+    return {"parametrisation": "identity" if identity else kind, "seed": seed}
 
 
-def _untouched(seed: SeedRecord | None, array: Array) -> SeedRecord | None:
-    """Return the record of a tensor that training has left as it was drawn, for formats that need not store it."""
-    if seed is None or array.dtype != np.float32:
-        return None
-    return seed if rebuild(seed, array.shape).tobytes() == array.tobytes() else None
+def _drawn(network: MaskedNetwork, name: str, array: Array) -> SeedRecord | None:
+    """Return what drew a tensor before it was trained: formats tell its values from there, or need not store them."""
+    return network.seeds.get(name) if array.dtype == np.float32 else None
 
 
 def _no_seed(network: MaskedNetwork) -> str:

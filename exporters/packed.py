@@ -27,8 +27,10 @@ from .codecs import CODED, POSITIONS, SEEDED, VALUES, Layout
 from .codecs.coded import POOLED, decode_coded, encode_coded
 from .codecs.deflate import deflate, inflate
 from .codecs.dictionary import DICTIONARY
+from .codecs.drift import DRIFT, decode_drift
 from .codecs.seeded import SeededMask
 from .container import PREFIX, ContainerArtifact, StoredTensor, check_version
+from .drifted import drawn_values, encode_drifted
 from .manifest import BYTES_PER_BYTE, FREE_BYTES, TensorEntry, describe, manifest_json, read_manifest
 from .parts import VALUES as VALUE_TYPES
 from .parts import Part, drawn, parts, stored_units
@@ -122,7 +124,7 @@ def _encode_all(checkpoint: SparseCheckpoint, values: str, streams: IO[bytes]) -
         pooled = pooled or (part.coded is not None and part.coded.pooled)
         if entry.alias_of is None:
             digests.append(bytes.fromhex(part.entry.sha256)[:_DIGEST])
-        needs_seed = entry.parametrisation != "identity" or (entry.values or ("",))[0] == SEEDED
+        needs_seed = entry.parametrisation != "identity" or (entry.values or ("",))[0] in (SEEDED, DRIFT)
         described.append((entry, part.seed if needs_seed else None))
         streams.writelines(pieces)
         error = max(error, part.max_abs_error)
@@ -148,6 +150,8 @@ def _encode(part: Part, *, free: bool, with_table: bool, seed: int) -> tuple[Ten
         codec, values = encode_coded(part.coded, with_table=with_table or not part.coded.pooled)
     else:
         codec, values = encode_values(part.values)
+        drifted = encode_drifted(part, len(values))
+        codec, values = (codec, values) if drifted is None else (DRIFT, drifted)
     entry = msgspec.structs.replace(entry, values=(codec, len(values)))
     if part.mask is None:
         return entry, [values]
@@ -234,10 +238,15 @@ class PackedArtifact(ContainerArtifact):
             coded = self._coded(entry, _slice(self.file, offset, length))
             values, codes = coded.decode(stored_units(entry, mask) if coded.kind == INT8 else None), coded.codes
         elif codec != SEEDED:
-            count = entry.size if mask is None else entry.kept_count
-            stream = _slice(self.file, offset, length)
-            values = VALUES[codec].decode(stream, count, numpy_dtype(entry.stored_dtype))
+            values = self._values(entry, mask, codec, _slice(self.file, offset, length))
         return StoredTensor(mask, values, " + ".join(names), codes, mask_drawn)
+
+    def _values(self, entry: TensorEntry, mask: BoolArray | None, codec: str, stream: bytes) -> Array:
+        count, dtype = entry.size if mask is None else entry.kept_count, numpy_dtype(entry.stored_dtype)
+        seed = self.manifest.seed_of(entry) if codec == DRIFT and count else None
+        if seed is not None:
+            return decode_drift(stream, drawn_values(seed, entry.shape, mask, dtype, count))
+        return VALUES[codec].decode(stream, count, dtype)
 
     def _coded(self, entry: TensorEntry, stream: bytes) -> Coded:
         codec = entry.values[0] if entry.values else ""
@@ -255,7 +264,7 @@ class PackedArtifact(ContainerArtifact):
 def _check_codecs(path: Path, entry: TensorEntry) -> None:
     problem = None
     codec, length = entry.values or ("", 0)
-    if entry.values is None or codec not in (*VALUES, *CODED, SEEDED):
+    if entry.values is None or codec not in (*VALUES, *CODED, SEEDED, DRIFT):
         problem = f"names the unknown value codec '{codec}'"
     elif (entry.positions is not None) != entry.masked:
         problem = "has positions without a mask, or a mask without positions"
@@ -267,6 +276,8 @@ def _check_codecs(path: Path, entry: TensorEntry) -> None:
         problem = "stores no values and has no seed that draws them"
     elif codec in CODED and not (entry.kept_count if entry.masked else entry.size):
         problem = "has codes, but no values"
+    elif codec == DRIFT and (entry.seed is None or not (entry.kept_count if entry.masked else entry.size)):
+        problem = "has distances from a seed, but no seed or no values"
     elif codec != SEEDED and entry.parametrisation == "selected":
         problem = "is selected, but stores values"
     elif codec == SEEDED and entry.masked and entry.parametrisation != "selected":

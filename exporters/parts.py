@@ -40,7 +40,8 @@ class Part:
         mask: bool, dense shape; None when every weight is stored.
         values: the stored values, 1-D in row-major order, in the stored dtype (coded ones: decoded, in the tensor's
             own); None when the seed draws them all.
-        seed: what the decoder needs; for an unmasked tensor, what may draw it (see :func:`drawn`); None for neither.
+        seed: what the decoder needs; for any other tensor, what drew it before it was trained: values may be told from
+            there, or be the very ones (see :func:`drawn`). None for neither.
         max_abs_error: of rounding; 0.0 when nothing was rounded.
         coded: the values as codes; None unless the value type has codes and the tensor is a weight.
     """
@@ -124,8 +125,7 @@ def part_of(tensor: SparseTensor, values: str, pool: Array | None = None) -> Par
         decoded = stored.astype(numpy_dtype(record.dtype), copy=False)
         digest = sha256_array(dense_tensor(record, mask, decoded) if mask is not None else decoded)
         entry = msgspec.structs.replace(entry, error=_upward(error))
-    rebuilt = mask is None and coded is None and error == 0.0 and entry.stored is None
-    seed = record.seed if seeded or rebuilt else None
+    seed = record.seed if seeded or coded is None else None
     return Part(msgspec.structs.replace(entry, sha256=digest), mask, stored, seed, error, coded)
 
 
@@ -145,7 +145,7 @@ def stored_units(entry: TensorEntry, mask: BoolArray | None) -> Units:
 
 def drawn(part: Part) -> bool:
     """Tell whether the seed of an unmasked tensor draws every stored value, bit for bit: none need be stored."""
-    if part.mask is not None or part.values is None or part.seed is None:
+    if part.mask is not None or part.values is None or part.seed is None or part.entry.stored is not None:
         return False
     dtype = part.values.dtype
     for count in (min(part.values.size, _PROBE), part.values.size):

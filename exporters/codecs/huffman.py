@@ -12,6 +12,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from .bits import Writer
+
 Bytes = npt.NDArray[np.uint8]
 Counts = npt.NDArray[np.int64]
 Widths = npt.NDArray[np.int64]
@@ -25,9 +27,8 @@ _REPEAT, _ZEROS, _MANY_ZEROS = (16, 2, 3), (17, 3, 3), (18, 7, 11)
 # RFC 1951, 3.2.6: the code that needs no table; it has codes for lengths, too, which are never used here.
 _FIXED = np.repeat(np.array([8, 9, 7, 8], np.int64), [144, 112, 24, 8])
 _FIXED_BLOCK, _DYNAMIC_BLOCK = 1, 2
-# Symbols whose bits are joined at a time; and four of them share a word of 64 bits.
+# Symbols whose bits are joined at a time.
 _CHUNK = 2**16
-_JOINED = 4
 # About what a symbol's length costs in a table.
 _TABLE_BITS = 3.0
 # Where the distribution wanders, blocks of this many symbols follow it.
@@ -38,7 +39,7 @@ def encode(parts: Sequence[Bytes]) -> bytes:
     """Return raw deflate of all parts, one after the other, each coded by a Huffman code of its own."""
     blocks = [part for part in parts if part.size] or [np.empty(0, np.uint8)]
     plans = [_plan(_counts(part)) for part in blocks]
-    writer = _Writer(sum(plan.bits for plan in plans))
+    writer = Writer(sum(plan.bits for plan in plans))
     for number, (part, plan) in enumerate(zip(blocks, plans, strict=True)):
         last = number == len(blocks) - 1
         writer.write(*_columns([(int(last), 1), *plan.header()]))
@@ -224,35 +225,3 @@ def _runs(lengths: list[int]) -> list[tuple[int, int, int]]:
 def _columns(header: Sequence[tuple[int, int]]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     numbers, widths = zip(*header, strict=True)
     return np.array(numbers, np.int64), np.array(widths, np.int64)
-
-
-class _Writer:
-    """Numbers of different widths as one row of bits, lowest bit first."""
-
-    def __init__(self, bits: int) -> None:
-        # One word more for what reaches over the end, and one for what would.
-        self._words = np.zeros(bits // 64 + 2, np.uint64)
-        self._end = 0
-
-    def write(self, numbers: Widths, widths: Widths) -> None:
-        """Append ``widths[i]`` bits of ``numbers[i]``, 15 at most of each."""
-        spare = -numbers.size % _JOINED
-        values = np.pad(numbers, (0, spare)).astype(np.uint64)
-        lengths = np.pad(widths, (0, spare)).astype(np.uint64)
-        for _ in range(_JOINED.bit_length() - 1):
-            values = values[0::2] | (values[1::2] << lengths[0::2])
-            lengths = lengths[0::2] + lengths[1::2]
-        ends = np.cumsum(lengths) + np.uint64(self._end)
-        begins = ends - lengths
-        words, shifts = (begins >> np.uint64(6)).astype(np.int64), begins & np.uint64(63)
-        # What begins in one word; of it only the last reaches into the next.
-        first = np.flatnonzero(np.diff(words, prepend=-1))
-        last = np.append(first[1:], words.size) - 1
-        self._words[words[first]] |= np.bitwise_or.reduceat(values << shifts, first)
-        over = np.where(shifts[last] > 0, values[last] >> (np.uint64(64) - np.maximum(shifts[last], np.uint64(1))), 0)
-        self._words[words[last] + 1] |= over.astype(np.uint64)
-        self._end = int(ends[-1])
-
-    def finish(self) -> bytes:
-        """Return everything, the last byte filled with zeros."""
-        return self._words.astype("<u8").tobytes()[: (self._end + 7) // 8]

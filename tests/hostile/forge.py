@@ -115,6 +115,7 @@ def join_gzip(_: Any, body: bytes) -> bytes:
 FORGERS: dict[str, tuple[Callable[[bytes], Parts], Callable[[Any, bytes], bytes]]] = {
     "packed": (split_packed, join_packed),
     "packed int8": (split_packed, join_packed),
+    "packed drift": (split_packed, join_packed),
     "packed codebook": (split_packed, join_packed),
     "csr": (split_container, join_container),
     "csr int8": (split_container, join_container),

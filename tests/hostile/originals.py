@@ -31,6 +31,7 @@ from sparsepack.exporters import export, open_artifact
 from sparsepack.exporters.onnx_dense import write_onnx_dense
 from sparsepack.files import Array
 from sparsepack.models.readers import read_idx, read_npz
+from sparsepack.models.seeding.rebuild import rebuild
 from sparsepack.models.seeding.record import SeedRecord
 from sparsepack.models.source import InputSpec, ModelRecord, load_source
 
@@ -144,7 +145,10 @@ def _artifacts(folder: Path) -> dict[str, Original]:
     frozen = make_tensor("frozen", dense, mask=dense > 1, record={"parametrisation": "frozen", "seed": seed})
     bias = make_tensor("bias", dense[0, :6].copy())
     tied = make_tensor("tied", dense, record={"alias_of": "weight"})
-    found = {}
+    trained = rebuild(seed, (6, 16)) + np.float32(1e-4) * dense
+    told = make_tensor("told", trained, mask=dense > 0, record={"seed": seed})
+    export(checkpoint_of(told), "packed", folder / "packed drift")
+    found = {"packed drift": Original((folder / "packed drift").read_bytes(), "file", read_artifact, sealed=True)}
     for format in ("packed", "csr", "nm"):
         tensors = (masked, bias, tied) if format == "nm" else (masked, frozen, bias, tied)
         export(checkpoint_of(*tensors), format, folder / format)

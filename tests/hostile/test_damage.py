@@ -11,6 +11,7 @@ KINDS = [
     "packed",
     "packed int8",
     "packed codebook",
+    "packed drift",
     "csr",
     "csr int8",
     "nm",
