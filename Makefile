@@ -46,6 +46,7 @@ fuzz: $(STAMP)
 docs: $(STAMP)
 	$(BIN)/python benchmarks/tables.py
 	$(BIN)/compress methods --markdown > docs/methods.md
+	$(BIN)/python -m sparsepack.runtimes.report.schema > docs/measurement.schema.json
 
 $(STAMP): pyproject.toml constraints.txt $(NATIVE_SOURCES)
 	$(PYTHON) -m venv .venv

@@ -22,6 +22,7 @@ from .lists import formats, methods, runtimes
 from .look import inspect, verify
 from .measure import measure
 from .prune import prune
+from .report import report
 from .run import run_recipe
 
 
@@ -48,9 +49,9 @@ def _warning_line(
 
 def _run(arguments: Sequence[str] | None) -> int:
     try:
-        code = commands.main(
-            args=None if arguments is None else list(arguments), prog_name="compress", standalone_mode=False
-        )
+        typed = sys.argv[1:] if arguments is None else list(arguments)
+        # The commands are told what was typed, because a report says how to get it again.
+        code = commands.main(args=typed, prog_name="compress", standalone_mode=False, obj=typed)
     except click.exceptions.Abort:
         return _interrupted()
     except click.ClickException as error:
@@ -102,5 +103,5 @@ def commands() -> None:
     """
 
 
-for _command in (prune, export, slim, measure, run_recipe, inspect, verify, methods, runtimes, formats):
+for _command in (prune, export, slim, measure, run_recipe, report, inspect, verify, methods, runtimes, formats):
     commands.add_command(_command)

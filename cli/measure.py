@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Any
 
 import click
 
-from .options import FILE, checkpoint_path, force_option, model_option, threads_option
+from .options import (
+    FILE,
+    checkpoint_path,
+    force_option,
+    model_option,
+    report_files,
+    report_options,
+    threads_option,
+)
 
 
 @click.command()
@@ -50,16 +59,16 @@ from .options import FILE, checkpoint_path, force_option, model_option, threads_
 )
 @threads_option
 @model_option
-@click.option(
-    "--json", "json_file", type=FILE, metavar="FILE", help="Write the measurement record ('-' for standard output)."
-)
+@report_options
 @force_option
+@click.pass_obj
 def measure(
+    typed: list[str],
+    /,
     artifacts: tuple[Path, ...],
     runtimes: tuple[str, ...],
     require: tuple[str, ...],
     against: Path | None,
-    json_file: Path | None,
     allow_inconclusive: bool,
     force: bool,
     **options: Any,
@@ -67,12 +76,13 @@ def measure(
     """Measure storage, latency, memory, accuracy and parity of ARTIFACTs, and gate on the result."""
     from ..runtimes.measure import measure as measure_artifacts
     from ..runtimes.measure.gates import verdict
+    from ..runtimes.report.outputs import Report, check_outputs, write_outputs
     from ..runtimes.report.progress import progress_bars
+    from ..runtimes.report.story import run_story
+    from ..runtimes.report.table import render
 
-    if json_file is not None and str(json_file) != "-":
-        from ..files import refuse_existing
-
-        refuse_existing(json_file, force)
+    files = report_files(options)
+    check_outputs(files, force)
     with progress_bars() as progress:
         record = measure_artifacts(
             list(artifacts),
@@ -82,18 +92,11 @@ def measure(
             progress=progress,
             **options,
         )
-    _print_record(record, json_file)
+    report = Report(
+        record,
+        runs=[run_story(against)] if against is not None and against.is_dir() else [],
+        command=shlex.join(["compress", *typed]),
+        allow_inconclusive=allow_inconclusive,
+    )
+    click.echo(write_outputs(report, files) or render(record))
     return 0 if verdict(record, allow_inconclusive) else 1
-
-
-def _print_record(record: dict[str, Any], json_file: Path | None) -> None:
-    from ..files import write_bytes
-    from ..runtimes.report.json import to_json
-    from ..runtimes.report.table import render
-
-    if str(json_file) == "-":
-        click.echo(to_json(record))
-        return
-    if json_file is not None:
-        write_bytes(json_file, to_json(record).encode())
-    click.echo(render(record))

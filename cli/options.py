@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -18,6 +20,27 @@ json_flag = click.option("--json", "as_json", is_flag=True, help="Print JSON ins
 threads_option = click.option(
     "--threads", type=click.IntRange(min=1), help="Threads to use (recorded).  [default: all cores]"
 )
+
+_REPORTS = {
+    "html": "Write the report as one HTML page.",
+    "markdown": "Write it as Markdown, fit for a comment on a pull request.",
+    "junit": "Write the requirements as JUnit XML.",
+    "csv": "Write a line per artifact and runtime.",
+    "json": "Write the measurement record.",
+}
+
+
+def report_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command the options ``--html``, ``--markdown``, ``--junit``, ``--csv`` and ``--json``."""
+    for kind, words in reversed(_REPORTS.items()):
+        text = f"{words}  ['-': standard output]"
+        command = click.option(f"--{kind}", f"{kind}_file", type=FILE, metavar="FILE", help=text)(command)
+    return command
+
+
+def report_files(options: dict[str, Any]) -> dict[str, Path | None]:
+    """Take the files that :func:`report_options` were given out of a command's options, by kind."""
+    return {kind: options.pop(f"{kind}_file") for kind in _REPORTS}
 
 
 def checkpoint_path(path: Path) -> Path:

@@ -8,6 +8,9 @@ import click
 
 from .options import FILE, force_option
 
+# What a job writes beside measurement.json: a page to look at, a comment for a pull request, cases for a build server.
+REPORTS = {"html": "report.html", "markdown": "report.md", "junit": "report.xml"}
+
 
 @click.command(name="run")
 @click.argument("recipe", type=FILE)
@@ -24,10 +27,14 @@ def run_recipe(recipe: Path, output: Path, allow_inconclusive: bool, force: bool
     from ..compressor.recipe import load_recipe
     from ..runtimes.job import run as run_job
     from ..runtimes.measure.gates import verdict
+    from ..runtimes.report.outputs import job_report, write_outputs
     from ..runtimes.report.progress import progress_bars
     from ..runtimes.report.table import render
 
     with progress_bars() as progress:
         record = run_job(load_recipe(recipe), output, force=force, progress=progress)
+    report = job_report(output, record, allow_inconclusive=allow_inconclusive)
+    write_outputs(report, {kind: output / name for kind, name in REPORTS.items()})
     click.echo(render(record, summary=True))
+    click.echo(f"report: {output / REPORTS['html']}")
     return 0 if verdict(record, allow_inconclusive) else 1

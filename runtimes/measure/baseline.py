@@ -6,32 +6,19 @@ last week's build, whose artifact may be gone.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
-from ...errors import FileFormatError, UsageError
-from .record import SCHEMA, Accuracy, Latency
+from ...errors import UsageError
+from .reading import LooseArtifact, read_record, timing
+from .record import Latency
 from .statistics import Interval
 
 
 def is_record(path: Path) -> bool:
     """Return whether a baseline is meant as a measurement record: by its suffix, as the command line documents."""
     return path.suffix == ".json"
-
-
-class _Earlier(msgspec.Struct):
-    """What is needed of one artifact's earlier record."""
-
-    artifact: str
-    accuracy: Accuracy | None
-    latency: dict[str, dict[str, Any]]
-
-    def timing(self, runtime: str) -> Latency | None:
-        entry = self.latency.get(runtime)
-        return None if entry is None or "unavailable" in entry else msgspec.convert(entry, Latency)
 
 
 class RecordBaseline:
@@ -44,25 +31,10 @@ class RecordBaseline:
             FileFormatError: it cannot be read or is no measurement record of this version.
         """
         self.path = path
-        try:
-            fields = json.loads(path.read_bytes())
-        except OSError as error:
-            raise FileFormatError(f"cannot read {path}: {error.strerror or error}.") from error
-        except ValueError as error:
-            raise FileFormatError(f"{path} is no measurement record: it is not JSON ({error}).") from error
-        schema = fields.get("schema") if isinstance(fields, dict) else None
-        if schema != SCHEMA:
-            raise FileFormatError(f"{path} is no measurement record of schema {SCHEMA} (its schema: {schema}).")
-        try:
-            entries = msgspec.convert(fields.get("artifacts"), list[_Earlier])
-            for entry in entries:
-                for runtime in entry.latency:
-                    entry.timing(runtime)
-        except msgspec.ValidationError as error:
-            raise FileFormatError(f"{path} is a damaged measurement record: {error}.") from error
-        self._entries = {entry.artifact: entry for entry in entries}
+        artifacts = msgspec.convert(read_record(path)["artifacts"], list[LooseArtifact])
+        self._entries = {artifact.artifact: artifact for artifact in artifacts}
 
-    def _entry(self, artifact: str) -> _Earlier:
+    def _entry(self, artifact: str) -> LooseArtifact:
         if artifact in self._entries:
             return self._entries[artifact]
         if len(self._entries) == 1:
@@ -89,7 +61,7 @@ class RecordBaseline:
         Raises:
             UsageError: the record holds several artifacts and none of that name.
         """
-        then = self._entry(artifact).timing(runtime)
+        then = timing(self._entry(artifact), runtime)
         if then is None:
             return None
         return Interval(then.median_ms / now.median_ms, then.p10_ms / now.p90_ms, then.p90_ms / now.p10_ms)

@@ -15,13 +15,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from .notes import notes
 from .units import digits, human_bytes, percent, ratio
 from .verdict import verdicts
 
 WIDTH = 100
 _NONE = "-"
-# A note names this many artifacts; how many more it is about is only counted.
-_NAMES = 3
 # Nodes that a table of single nodes shows; the record holds all.
 _SLOWEST = 20
 _LEGEND = (
@@ -47,7 +46,7 @@ def render(
     if not summary and any(_measured(artifact) for artifact in artifacts):
         parts.append(_latency_table(artifacts))
     parts += _layer_tables(artifacts)
-    parts += [Text(line) for line in _notes(artifacts)]
+    parts += [Text(f"* {line}") for line in notes(artifacts)]
     parts += [Text(line) for line in verdicts(artifacts)]
     if record["requirements"]:
         parts.append(_requirement_table(record["requirements"]))
@@ -205,32 +204,6 @@ def _speedup(entry: Mapping[str, Any]) -> str:
     if entry["speedup_low"] is None:
         return f"{entry['speedup']:.2f}x"
     return f"{entry['speedup']:.2f}x ({entry['speedup_low']:.2f}-{entry['speedup_high']:.2f})"
-
-
-def _notes(artifacts: Iterable[Mapping[str, Any]]) -> list[str]:
-    """Return every distinct note once, with the artifacts it is about."""
-    about: dict[str, list[str]] = {}
-    for artifact in artifacts:
-        name = artifact["artifact"]
-        for note in artifact["notes"]:
-            about.setdefault(note, []).append(name)
-        for runtime, entry in artifact["latency"].items():
-            if "unavailable" not in entry:
-                about.setdefault(f"timed on {runtime}.", []).append(name)
-            if "unavailable" in entry:
-                about.setdefault(f"{runtime} did not run: {entry['unavailable']}.", []).append(name)
-            else:
-                for note in entry["notes"]:
-                    about.setdefault(f"{runtime}: {note}", []).append(name)
-                if entry["baseline_runtime"] not in (None, runtime):
-                    other = f"{runtime}: speedup over the baseline on {entry['baseline_runtime']}."
-                    about.setdefault(other, []).append(name)
-    return [f"* {note} [{_several(names)}]" for note, names in about.items()]
-
-
-def _several(names: list[str]) -> str:
-    shown = ", ".join(names[:_NAMES])
-    return shown if len(names) <= _NAMES else f"{shown} and {len(names) - _NAMES} more"
 
 
 def _requirement_table(requirements: Iterable[Mapping[str, Any]]) -> Table:

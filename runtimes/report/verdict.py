@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from .rows import fastest
 from .units import digits, human_bytes, percent
 
 SPARSE, INT8 = "onnx-sparse", "onnx-int8"
@@ -27,14 +28,14 @@ def _verdict(artifact: Mapping[str, Any], artifacts: Sequence[Mapping[str, Any]]
 
 
 def _latency(artifact: Mapping[str, Any], artifacts: Sequence[Mapping[str, Any]]) -> str:
-    mine = _fastest(artifact)
+    mine = fastest(artifact)
     if mine is None:
         reasons = [entry["unavailable"] for entry in artifact["latency"].values()]
         return f"latency not measured ({reasons[0]})" if reasons else "latency not measured"
     parts = [f"{digits(mine['median_ms'])} ms, {_against_dense(mine)}"]
     run = _run(artifact)
     other = next((found for found in artifacts if found["format"] == INT8 and _run(found) == run), None)
-    theirs = None if other is None else _fastest(other)
+    theirs = None if other is None else fastest(other)
     if theirs is None:
         parts.append(
             f"int8 not measured (add the format {INT8} to the exports)" if other is None else "int8 did not run"
@@ -75,11 +76,6 @@ def _accuracy(accuracy: Mapping[str, Any] | None) -> str:
         return "accuracy not measured (no data)"
     text = f"accuracy {percent(accuracy['value'])}"
     return text if accuracy["drop"] is None else f"{text} ({-100 * accuracy['drop']:+.1f} points against the baseline)"
-
-
-def _fastest(artifact: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    entries = [entry for entry in artifact["latency"].values() if "unavailable" not in entry]
-    return min(entries, key=lambda entry: float(entry["median_ms"])) if entries else None
 
 
 def _run(artifact: Mapping[str, Any]) -> str:

@@ -1,0 +1,63 @@
+"""Reading a measurement record back: checked to the last field, so that whoever uses it need not be careful."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from ...errors import FileFormatError
+from .record import SCHEMA, ArtifactRecord, Latency, Measurement, Unavailable
+
+
+class LooseArtifact(ArtifactRecord, frozen=True):
+    """An artifact's record whose latency entries are checked one by one: one field tells the two kinds apart."""
+
+    latency: dict[str, Any]
+
+
+class LooseMeasurement(Measurement, frozen=True):
+    """The whole record of such artifacts."""
+
+    artifacts: list[LooseArtifact]  # type: ignore[assignment]  # narrower, and records are never written to
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """Read a measurement record as plain data; fields that a later release adds are kept.
+
+    Raises:
+        FileFormatError: it cannot be read, is of another version, or lacks what a record has.
+    """
+    try:
+        plain = json.loads(path.read_bytes())
+    except OSError as error:
+        raise FileFormatError(f"cannot read {path}: {error.strerror or error}.") from error
+    except (ValueError, RecursionError) as error:
+        raise FileFormatError(f"{path} is no measurement record: it is not JSON ({error}).") from error
+    schema = plain.get("schema") if isinstance(plain, dict) else None
+    if schema != SCHEMA:
+        raise FileFormatError(f"{path} is no measurement record of schema {SCHEMA} (its schema: {schema}).")
+    try:
+        whole = msgspec.convert(plain, LooseMeasurement)
+        for artifact in whole.artifacts:
+            for runtime in artifact.latency:
+                timing(artifact, runtime)
+    except msgspec.ValidationError as error:
+        raise FileFormatError(f"{path} is a damaged measurement record: {error}.") from error
+    return dict(plain)
+
+
+def timing(artifact: LooseArtifact, runtime: str) -> Latency | None:
+    """Return the times of an artifact on one runtime; None where it did not run there.
+
+    Raises:
+        msgspec.ValidationError: the entry is malformed.
+    """
+    entry = artifact.latency.get(runtime)
+    if entry is None or (isinstance(entry, dict) and "unavailable" in entry):
+        if entry is not None:
+            msgspec.convert(entry, Unavailable)
+        return None
+    return msgspec.convert(entry, Latency)

@@ -1,0 +1,88 @@
+"""Scatters: what a thing costs against what it is worth, with the Pareto front."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from .canvas import WIDTH, axes, colour, frame, plain, plot_area, text, titled
+
+# More names than these would lie over one another; the rest show theirs when they are pointed at.
+_NAMED = 14
+
+
+@dataclass(frozen=True)
+class Point:
+    """One thing.
+
+    Attributes:
+        name: beside it.
+        x: what it costs (less is better).
+        y: what it is worth (more is better).
+        group: what it is coloured by.
+    """
+
+    name: str
+    x: float
+    y: float
+    group: str = ""
+
+
+def pareto_front(points: Sequence[tuple[float, float]]) -> list[int]:
+    """Return which points no other one beats: none has at most its x and at least its y with one of them strict.
+
+    Args:
+        points: (cost, worth).
+
+    Returns:
+        Numbers of the points, by rising cost; equal points are all on the front or all off it.
+    """
+    order = sorted(range(len(points)), key=lambda i: (points[i][0], -points[i][1]))
+    front: list[int] = []
+    for number in order:
+        if not front or points[number][1] > points[front[-1]][1] or points[number] == points[front[-1]]:
+            front.append(number)
+    return front
+
+
+def scatter(points: Sequence[Point], *, title: str, x_label: str, y_label: str, log_x: bool = False) -> str:
+    """Return a scatter with its Pareto front as a stepped line.
+
+    Args:
+        points: at least one.
+        title: what it shows.
+        x_label: of the cost, with its unit.
+        y_label: of the worth, with its unit.
+        log_x: logarithmic cost axis; every cost is positive.
+    """
+    x, y = plot_area([p.x for p in points], [p.y for p in points], log_x=log_x)
+    parts = axes(x, y, x_label, y_label)
+    groups = list(dict.fromkeys(p.group for p in points))
+    front = pareto_front([(p.x, p.y) for p in points])
+    steps = "".join(f"{'H' if i else 'M'}{_step(x(points[n].x), y(points[n].y), i)}" for i, n in enumerate(front))
+    if len(front) > 1:
+        parts.append(f'<path d="{steps}" fill="none" stroke="var(--ink,#1f2328)" stroke-opacity="0.45"/>')
+    named = set(front) if len(points) > _NAMED else set(range(len(points)))
+    taken: list[float] = []
+    for number, point in enumerate(points):
+        place, height = x(point.x), y(point.y)
+        shape = f'<circle cx="{place:.1f}" cy="{height:.1f}" r="4.5" fill="{colour(groups.index(point.group))}"/>'
+        parts.append(titled(shape, f"{point.name}: {plain(point.x)}, {plain(point.y)}"))
+        if number in named and len(named) <= _NAMED:
+            label = _free(height + 4, taken)
+            left = place < WIDTH / 2
+            parts.append(text(place + (8 if left else -8), label, point.name, anchor="start" if left else "end"))
+    return frame(parts, title, names=groups if len(groups) > 1 else ())
+
+
+def _step(x: float, y: float, number: int) -> str:
+    return f"{x:.1f}V{y:.1f}" if number else f"{x:.1f} {y:.1f}"
+
+
+def _free(wanted: float, taken: list[float]) -> float:
+    """Return a height for a label where no other one stands, and take it."""
+    height = wanted
+    while any(abs(height - other) < 12 for other in taken):
+        height -= 12
+    taken.append(height)
+    return height
