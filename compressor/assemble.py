@@ -82,7 +82,7 @@ def warnings_of(network: MaskedNetwork) -> list[str]:
     warnings += [
         f"layer '{name}' {empty}; a lower sparsity or keep_alive prevents that."
         for name in empty_layers(network.masks)
-        if name in masked
+        if name in masked and network.method.sparsity is None
     ]
     if network.rule is not None and network.masks:
         total = network.rule.space.total

@@ -108,7 +108,9 @@ class MaskedNetwork:
         self.sparsity = 0.0
         if self.method.mask_from is not None:
             prunable = self.prunable[:-1] if self.method.spares_head else self.prunable
-            self.rule, self.sparsity = make_rule(recipe, prunable, self._couplings)
+            # What is frozen still computes, so freezing a unit takes nothing away from others.
+            couplings = None if self.method.frozen else self._couplings
+            self.rule, self.sparsity = make_rule(recipe, prunable, couplings)
         self.plan = make_plan(recipe, self.method, self.sparsity)
         self.counter = count_layers(module, example_inputs) if self.plan_computes else Counter(self.prunable)
         self.totals = Totals()
@@ -200,8 +202,11 @@ class MaskedNetwork:
             self.totals.trained = 0
             return
         self.totals.training_flops += flops
-        masked = sum(mask.size - int(np.count_nonzero(mask)) for mask in self.masks.values())
-        self.totals.trained = sum(p.numel() for p in self.module.parameters() if p.requires_grad) - masked
+        self.totals.trained = sum(
+            int(np.count_nonzero(self.masks[name])) if name in self.masks else parameter.numel()
+            for name, parameter in self.module.named_parameters()
+            if parameter.requires_grad and name not in dynamics.untrained
+        )
 
     def _couplings(self) -> Network:
         graph = couplings_of_module(self.module, self.example_inputs(2), self.record.inputs)
@@ -227,7 +232,7 @@ class MaskedNetwork:
         self.fixed = {}
         if self.method.transforms:
             self.trained = {name: weight.copy() for name, weight in given.weights.items()}
-        if not self.method.frozen:
+        if self.method.zeroes:
             self._zero_pruned()
 
     def _unit_evidence(self, draw: int) -> UnitEvidence | None:
@@ -257,7 +262,11 @@ class MaskedNetwork:
         probe = self._probe(stage.sparsity, stage.number)
         with readable_errors(self.device):
             outcome = find_transform(stage.transform).apply(probe)
-        self.totals.search_flops += probe.flops
+        if outcome.fitted:
+            self.totals.training_flops += probe.flops
+            self.totals.trained = outcome.fitted
+        else:
+            self.totals.search_flops += probe.flops
         if outcome.masks is not None:
             self.masks = dict(outcome.masks)
         if outcome.fixed is not None:
@@ -265,7 +274,7 @@ class MaskedNetwork:
         if outcome.weights is not None:
             set_some(self.module, outcome.weights)
         self.warnings += outcome.warnings
-        if not self.method.frozen:
+        if self.method.zeroes:
             self._zero_pruned()
 
     def _probe(self, sparsity: float, number: int) -> Probe:

@@ -25,6 +25,7 @@ from sparsepack.models.source import TorchSource, load_source
 # The first convolution has a reduction length of 9, which no block of four divides; the last layer has the outputs.
 # A second network has batch normalisation after every layer but the last, under the same names.
 NETWORK = (
+    "import torch\n"
     "from torch import nn\n"
     "def build():\n"
     "    return nn.Sequential(\n"
@@ -39,14 +40,24 @@ NETWORK = (
     "        for row in x[:, 0].unbind(1):\n"
     "            state = (self.input(row) + self.recurrent(state)).tanh()\n"
     "        return self.fc(state)\n"
+    "class Direct(nn.Module):\n"
+    "    def __init__(self):\n"
+    "        super().__init__()\n"
+    "        self.hidden, self.fc = nn.Linear(64, 12), nn.Linear(76, 3)\n"
+    "    def forward(self, x):\n"
+    "        x = x.flatten(1)\n"
+    "        return self.fc(torch.cat([self.hidden(x).sigmoid(), x], 1))\n"
     "def normalised():\n"
     "    layers = [nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 8, 3, stride=2),\n"
     "        nn.Sequential(nn.BatchNorm2d(8), nn.ReLU()), nn.Flatten(), nn.Linear(32, 12),\n"
     "        nn.Sequential(nn.BatchNorm1d(12), nn.ReLU()), nn.Linear(12, 3)]\n"
     "    return nn.Sequential(*layers)\n"
 )
-# These look at a recurrence, which the other network has not; the head is spared in both.
-RECURRENT = {"temporal-jacobian": {"input.weight": 96, "recurrent.weight": 144}}
+# These look at a recurrence or a direct link, which the other network has not; the head is spared.
+OWN_NETWORK = {
+    "temporal-jacobian": ("Recurrent", {"input.weight": 96, "recurrent.weight": 144}),
+    "rvfl": ("Direct", {"hidden.weight": 768}),
+}
 WEIGHTS = {"0.weight": 36, "3.weight": 288, "6.weight": 384, "8.weight": 36}
 STRUCTURES = {"element": "element", "N:M": "2:4", "channel": "channel"}
 SPARSITY = 0.6
@@ -75,8 +86,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 # Options that keep a run short, for the methods that have them.
 SMALL: dict[str, Any] = {"update_interval": 2, "samples": 8, "batches": 2, "batch_size": 8, "candidates": 3}
 
-# Methods that rank channels by the scales of batch normalisation.
-NORMALISED = ("network-slimming",)
+# Methods that rank channels by the scales of batch normalisation, or train nothing else.
+NORMALISED = ("network-slimming", "batchnorm-only")
 
 # An allocation says where these begin; which layer has how many weights is what they learn.
 REDISTRIBUTES = ("dsr", "snfs")
@@ -117,9 +128,9 @@ REFUSED = [
 def recipe_for(place: Path, name: str, **choices: Any) -> PruneRecipe:
     if choices.get("allocation") == "explicit":
         choices |= {"allocation": {"0.weight": 0.5, "*": 0.25}, "sparsity": None}
-    if METHODS[name].mask_from is None:
+    if METHODS[name].mask_from is None or METHODS[name].sparsity is not None:
         choices["sparsity"] = None
-    factory = "Recurrent" if name in RECURRENT else "normalised" if name in NORMALISED else "build"
+    factory = OWN_NETWORK[name][0] if name in OWN_NETWORK else "normalised" if name in NORMALISED else "build"
     plain = {
         "version": 1,
         "model": f"{place / 'net.py'}:{factory}",
@@ -207,19 +218,22 @@ def check_masks(checkpoint: SparseCheckpoint, recipe: PruneRecipe, structure: st
         assert wanted - max(9, 36, 32) < kept <= wanted
         return
     weights = {name: size for name, size in WEIGHTS.items() if name != "8.weight" or not spares_head(recipe)}
-    weights = RECURRENT.get(recipe.method, weights)
+    weights = OWN_NETWORK[recipe.method][1] if recipe.method in OWN_NETWORK else weights
     assert set(masks) == set(weights)
     total = sum(weights.values())
+    own = METHODS[recipe.method].sparsity
+    sparsity = SPARSITY if own is None else own
     if not METHODS[recipe.method].exact:
         assert 0 < kept < total
     elif isinstance(recipe.allocation, str):
-        assert kept == total - round(SPARSITY * total)
+        assert kept == total - round(sparsity * total)
     else:
-        assert kept == 18 + 72 + 96 + 9
+        wanted_counts = [18, 72, 96] if spares_head(recipe) else [18, 72, 96, 9]
+        assert kept == sum(wanted_counts)
         if recipe.method not in REDISTRIBUTES:
-            assert [int(mask.sum()) for mask in masks.values()] == [18, 72, 96, 9]
+            assert [int(mask.sum()) for mask in masks.values()] == wanted_counts
     if recipe.allocation == "uniform" and recipe.method not in REDISTRIBUTES:
-        assert all(abs(int(masks[name].sum()) - (1 - SPARSITY) * weights[name]) < 1 for name in masks)
+        assert all(abs(int(masks[name].sum()) - (1 - sparsity) * weights[name]) < 1 for name in masks)
 
 
 @pytest.mark.parametrize(("name", "kind", "choice"), REFUSED)

@@ -91,7 +91,7 @@ CATALOGUE = {
     },
     "PaI (sparse selection)": {"edge-popup"},
     "DST": {"deep-rewiring", "set", "dsr", "snfs", "rigl", "rigl-itop", "top-kast", "powerpropagation"},
-    "freezing": {"freezenet"},
+    "freezing": {"elm", "rvfl", "random-filters", "batchnorm-only", "freezenet", "freezenet-wd", "fish"},
 }
 
 
@@ -112,10 +112,12 @@ def test_the_catalogue_holds_these_methods_and_no_others() -> None:
         ("edge-popup", "current", "initial", False, 0, "selected"),
         ("rigl", "current", "current", True, 0, "identity"),
         ("freezenet", "initial", "initial", True, 1, "frozen"),
+        ("freezenet-wd", "initial", "initial", True, "fading", "identity"),
+        ("elm", "initial", "initial", False, 1, "frozen"),
     ],
 )
 def test_the_table_of_paradigms(
-    name: str, mask_from: str, weights_from: str, trains_after: bool, chi: int, parametrisation: str
+    name: str, mask_from: str, weights_from: str, trains_after: bool, chi: int | str, parametrisation: str
 ) -> None:
     method = METHODS[name]
     assert (method.mask_from, method.weights_from, method.trains_after) == (mask_from, weights_from, trains_after)
@@ -153,7 +155,7 @@ def test_every_choice_is_allowed_or_has_a_reason(method: Method) -> None:
 
 @every_method
 def test_every_allowed_choice_is_accepted_with_the_defaults(method: Method) -> None:
-    sparsity = {"dense": 0.0, "sr-ste": 0.5}.get(method.name, 0.9)
+    sparsity = {"dense": 0.0, "sr-ste": 0.5}.get(method.name, 0.9) if method.sparsity is None else method.sparsity
     default = choose(method, sparsity=sparsity)
     assert default.structure.kind == method.structures[0]
     assert (default.allocation, default.schedule) == (method.allocations[0], method.schedules[0])
@@ -172,14 +174,14 @@ def test_every_allowed_choice_is_accepted_with_the_defaults(method: Method) -> N
 
 @every_method
 def test_every_refused_choice_says_why(method: Method) -> None:
-    sparsity = {"dense": 0.0, "sr-ste": 0.5}.get(method.name, 0.75)
+    sparsity = {"dense": 0.0, "sr-ste": 0.5}.get(method.name, 0.75) if method.sparsity is None else method.sparsity
     allowed = {*method.structures, *method.allocations, *method.schedules}
     for choice in {*STRUCTURES, *ALLOCATIONS, "explicit", *SCHEDULES} - allowed:
         reason = reason_against(method, choice)
         options: dict[str, Any] = {"sparsity": sparsity}
         if choice in STRUCTURES:
             options["structure"] = "1:4" if choice == "N:M" else choice
-            options["sparsity"] = 0.75 if choice == "N:M" else sparsity
+            options["sparsity"] = 0.75 if choice == "N:M" and method.sparsity is None else sparsity
         elif choice in SCHEDULES:
             options["schedule"] = choice
         else:
@@ -198,6 +200,12 @@ def test_every_refused_choice_says_why(method: Method) -> None:
 def test_a_sparsity_out_of_range_is_refused(sparsity: float) -> None:
     with pytest.raises(UsageError, match=r"must lie in \[0, 1\)"):
         choose(METHODS["magnitude"], sparsity=sparsity)
+
+
+def test_a_sparsity_that_a_method_has_of_its_own_needs_no_other() -> None:
+    assert choose(METHODS["elm"]).sparsity == 1.0
+    with pytest.raises(UsageError, match=r"method 'elm' has a sparsity of its own, 1; leave out 0\.9\."):
+        choose(METHODS["elm"], sparsity=0.9)
 
 
 def test_a_missing_sparsity_is_refused_unless_something_implies_it() -> None:

@@ -73,7 +73,7 @@ def test_zoo_models_slim_to_the_masked_function(name: str) -> None:
     accounts = slimmed_accounts(module, source.example_inputs(16, seed=3), inputs, spec, BOUNDS.get(name, BOUND))
     for ratio, account in zip((0.3, 0.5), accounts, strict=True):
         # Activations are cut on both sides of most layers, so that far more than the ratio of the weights goes.
-        assert 1 - account.macs[1] / account.macs[0] > (0.25 if name in ("text-encoder", "vit-tiny") else ratio)
+        assert 1 - account.macs[1] / account.macs[0] > (0.25 if name in ("text-encoder", "vit-tiny", "rvfl") else ratio)
 
 
 @pytest.mark.parametrize("name", ["densenet", "shufflenet", "shufflenet-v2", "unet", "lstm-tagger"])

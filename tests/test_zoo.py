@@ -56,6 +56,8 @@ def counts(name: str, shape: tuple[int, ...] | None = None, classes: int | None 
         ("resnet-50", 25_502_912, 54, 25_557_032),
         # Zhang and Stadie give the four gates of 28 inputs and 400 units as 684,800 weights; the classifier has 4,000.
         ("lstm", 684_800 + 4_000, 3, 688_800 + 1_600 + 10),
+        # 784 features to 1,000 units; both to ten classes.
+        ("rvfl", 784_000 + 17_840, 2, 801_840 + 1_000 + 10),
     ],
 )
 def test_published_parameter_counts(name: str, weights: int, tensors: int, total: int) -> None:
@@ -303,7 +305,7 @@ def test_numpy_integers_are_whole_numbers() -> None:
 
 
 def test_the_table_needs_no_framework() -> None:
-    code = "import sys; from sparsepack.models.zoo import ZOO; sys.exit('torch' in sys.modules or len(ZOO) != 20)"
+    code = "import sys; from sparsepack.models.zoo import ZOO; sys.exit('torch' in sys.modules or len(ZOO) != 21)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

@@ -11,15 +11,16 @@ from ...files import Array
 from ...models.tensors import to_numpy
 from ..scores.units import per_unit, square_of_sum
 from .probe import Probe
-from .stream import Gradients, gradients_of_batches, hessian_products
+from .stream import Gradients, gradients_of_batches, gradients_of_labels, hessian_products
 
 
 def curvature(probe: Probe) -> dict[str, Array]:
     """Return the diagonal of the curvature by the option ``curvature``, from ``samples`` examples.
 
     ``fisher`` is the mean of squared gradients of single examples (not the square of a batch's mean gradient, which is
-    another thing); ``gauss-newton`` the same with labels drawn from the network; ``hessian`` Hutchinson's estimate
-    E[z * H z] with random signs z.
+    another thing); ``gauss-newton`` the same with labels drawn from the network; ``expected`` the same with every
+    label, weighted by the network's probability of it; ``hessian`` Hutchinson's estimate E[z * H z] with random
+    signs z.
     """
     count, kind = probe.options["samples"], probe.options["curvature"]
     sums: Gradients = {}
@@ -30,6 +31,10 @@ def curvature(probe: Probe) -> dict[str, Array]:
         for v, _, hv in hessian_products(probe, batches=rounds, batch_size=size, mode="eval", vectors=vectors):
             _add(sums, {name: v[name] * hv[name] for name in v})
         return _means(sums, rounds, probe)
+    if kind == "expected":
+        for gradients in gradients_of_labels(probe, examples=count):
+            _add(sums, {name: g.square() for name, g in gradients.items()})
+        return _means(sums, count, probe)
     for gradients in gradients_of_batches(probe, batches=count, batch_size=1, sampled=kind == "gauss-newton"):
         _add(sums, {name: g.square() for name, g in gradients.items()})
     return _means(sums, count, probe)

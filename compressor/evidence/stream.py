@@ -57,6 +57,27 @@ def gradients_of_batches(
             yield {name: g for (name, _), g in zip(named, found, strict=True) if g is not None}
 
 
+def gradients_of_labels(probe: Probe, *, examples: int) -> Iterator[Gradients]:
+    """Yield, for each example and each class y, sqrt(p(y)) times the gradient of log p(y); the probe is charged.
+
+    Their squares add up to the diagonal of the true Fisher information of the examples, with nothing drawn.
+    """
+    named = wanted(probe)
+    with scoring_mode(probe.module, "eval"):
+        for inputs, _ in batches_of(probe, examples, 1):
+            likelihoods = F.log_softmax(probe.module(inputs), dim=1)[0]
+            probe.charge(1)
+            for likelihood in likelihoods:
+                # The graph of one example serves all classes.
+                found = torch.autograd.grad(
+                    likelihood, [weight for _, weight in named], retain_graph=True, allow_unused=True
+                )
+                root = likelihood.detach().mul(0.5).exp()
+                yield {name: root * g for (name, _), g in zip(named, found, strict=True) if g is not None}
+            # A forward pass is a third of a step, and each further class takes the other two.
+            probe.charge(1, (len(likelihoods) - 1) * 2 / 3)
+
+
 def hessian_products(
     probe: Probe, *, batches: int, batch_size: int, mode: str, vectors: Sequence[str]
 ) -> Iterator[tuple[Gradients, Gradients, Gradients]]:

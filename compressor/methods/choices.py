@@ -143,6 +143,8 @@ def check_initialiser(method: Method, initialiser: str) -> None:
 def _default_sparsity(method: Method, structure: Structure) -> float | None:
     if method.mask_from is None:
         return 0.0
+    if method.sparsity is not None:
+        return method.sparsity
     if isinstance(structure, NofM):
         return structure.sparsity
     return None
@@ -153,6 +155,12 @@ def _check_sparsity(method: Method, structure: Structure, allocation: Allocation
         if isinstance(allocation, str):
             raise UsageError(
                 f"method '{method.name}' needs a sparsity: the share of weights to remove, for example 0.9."
+            )
+        return
+    if method.sparsity is not None:
+        if sparsity != method.sparsity:
+            raise UsageError(
+                f"method '{method.name}' has a sparsity of its own, {method.sparsity:g}; leave out {sparsity:g}."
             )
         return
     if not 0 <= sparsity < 1:

@@ -88,7 +88,8 @@ class Method:
         mask_from: k1, the checkpoint whose weights or gradients are scored.
         weights_from: k2, the checkpoint that the kept weights are taken from.
         trains_after: f3, whether the kept weights are trained once the mask is known.
-        chi: what stands where the mask is 0: 0 nothing, 1 the initial weights.
+        chi: what stands where the mask is 0: 0 nothing, 1 the initial weights, ``fading`` the initial weights until
+            the training has brought them to nothing.
         dynamics: what becomes of the mask while training: an entry of ``DYNAMICS`` (``none``, ``static``, ``frozen``,
             ``rigl``, ``selected`` ...).
         score: the entry of ``SCORES`` that ranks the weights; ``learned`` when training moves the scores themselves;
@@ -113,6 +114,7 @@ class Method:
         resurrects: whether a later round of an iterative schedule may keep a weight that an earlier one removed; the
             weights are then set back to the dense ones before each round.
         spares_head: whether the last prunable tensor, the task's head, stays dense and out of the count.
+        sparsity: the share that the mask leaves out where the method's rule gives it; None: the user's choice.
         exact: whether the asked sparsity is met to the weight; False where it comes out of thresholds, penalties or
             rounds of whole groups that the method itself counts, and is reported as it came.
         reasons: why a structure, allocation or schedule that exists is not allowed here, by its name; where none is
@@ -126,7 +128,7 @@ class Method:
     mask_from: Checkpoint | None
     weights_from: Checkpoint
     trains_after: bool
-    chi: Literal[0, 1]
+    chi: Literal[0, 1, "fading"]
     dynamics: str
     score: str | None
     growth: str | None
@@ -145,6 +147,7 @@ class Method:
     transforms: tuple[str, ...] = ()
     resurrects: bool = False
     spares_head: bool = False
+    sparsity: float | None = None
     exact: bool = True
     reasons: Mapping[str, str] = field(default_factory=dict)
 
@@ -152,6 +155,11 @@ class Method:
     def frozen(self) -> bool:
         """Whether weights outside the mask keep their initial value."""
         return self.chi == 1
+
+    @property
+    def zeroes(self) -> bool:
+        """Whether weights outside the mask are zero from the moment when it is chosen."""
+        return self.chi == 0
 
     @property
     def defaults(self) -> dict[str, Any]:

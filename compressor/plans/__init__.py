@@ -12,6 +12,7 @@ from ..methods import Method
 from ..settings import PruneRecipe
 from .layerwise import layerwise
 from .pruned_by_training import pruned_by_training, pruned_while_tuning
+from .solved import solved
 from .stages import Change, Record, Rewind, Select, Stage, Train
 from .standard import standard
 from .tickets import learning_rate_rewinding, ticket_check, ticket_transfer
@@ -24,6 +25,7 @@ PLANS: dict[str, Callable[[PruneRecipe, Method, float], list[Stage]]] = {
     "ticket-check": ticket_check,
     "ticket-transfer": ticket_transfer,
     "layerwise": layerwise,
+    "solved": solved,
     "pruned-by-training": pruned_by_training,
     "pruned-while-tuning": pruned_while_tuning,
 }

@@ -179,6 +179,9 @@ SCORES: dict[str, Score] = {
         ("taylor-second-order-terms",),
         "mean over batches of (sum g w - 1/2 w (H w))^2",
     ),
+    "fisher": Score(
+        lambda given: dict(given.evidence["curvature"]), ("curvature",), "the diagonal of the Fisher information"
+    ),
     "obd": Score(
         lambda given: obd(given.weights, given.evidence["curvature"], given.options["damp"]),
         ("curvature",),

@@ -36,9 +36,11 @@ class Dynamics:
         masks: bool tensors by weight name, True = kept; empty for dense training.
         flops_per_example: of the step being taken, forward and backward.
         searches: whether this training only looks for the mask, and the weights that come out were never trained.
+        untrained: names of parameters that stay as they are, besides what the masks leave out.
     """
 
     searches = False
+    untrained: frozenset[str] = frozenset()
 
     def __init__(self, module: nn.Module, flops: FlopCounter = no_cost) -> None:
         self.module = module

@@ -72,6 +72,47 @@ class FrozenPart(StaticMask):
                 weight[~self.masks[name]] = self._frozen[name]
 
 
+class FadingPart(FrozenPart):
+    """Training on the kept weights while the others, which are not trained, decay to nothing.
+
+    This is weight decay of the frozen part at a rate that follows from what it shall leave: each step multiplies by
+    the same factor, and after the last one what is left is set to zero.
+
+    Args:
+        module: the network.
+        masks: what is trained.
+        settings: of the training.
+        left: the share of a frozen weight that is left after ``total_steps``, before it is cut.
+        total_steps: of the training.
+        flops: counts an example's operations.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        masks: Masks,
+        settings: TrainSettings,
+        *,
+        left: float,
+        total_steps: int,
+        flops: FlopCounter = no_cost,
+    ) -> None:
+        super().__init__(module, masks, settings, flops)
+        self._factor = left ** (1 / max(1, total_steps))
+
+    def after_step(self, step: int) -> None:
+        """Shrink what is not trained."""
+        for frozen in self._frozen.values():
+            frozen.mul_(self._factor)
+        self.put_back()
+
+    def finish(self) -> None:
+        """Cut what the decay has left."""
+        for frozen in self._frozen.values():
+            frozen.zero_()
+        self.put_back()
+
+
 class PartlyFrozen(FrozenPart):
     """Training of some kept weights; the other kept ones stay as they are, and what no mask keeps stays zero.
 

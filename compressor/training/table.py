@@ -16,8 +16,9 @@ from ..settings import TrainSettings
 from .dynamic_sparse.table import DYNAMIC_SPARSE
 from .dynamics import Dynamics, Masks
 from .edge_popup import EdgePopup
-from .frozen import FrozenPart, PartlyFrozen
+from .frozen import FadingPart, FrozenPart, PartlyFrozen
 from .gradual import GradualMask
+from .norms_only import NormsOnly
 from .pruning_table import PRUNING
 from .recorded import UpdateSquares
 from .rigl import RigL
@@ -76,6 +77,21 @@ def _frozen(context: Context) -> Dynamics:
     return FrozenPart(context.module, context.torch_masks(), context.settings, context.counter.frozen_step)
 
 
+def _fading(context: Context) -> Dynamics:
+    return FadingPart(
+        context.module,
+        context.torch_masks(),
+        context.settings,
+        left=context.options["left"],
+        total_steps=context.total_steps,
+        flops=context.counter.frozen_step,
+    )
+
+
+def _norms_only(context: Context) -> Dynamics:
+    return NormsOnly(context.module, context.torch_masks(), context.counter.frozen_step)
+
+
 def _partly_frozen(context: Context) -> Dynamics:
     fixed = {name: torch.from_numpy(mask.copy()) for name, mask in context.fixed.items()}
     return PartlyFrozen(context.module, context.torch_masks(), fixed, context.settings, context.counter.masked_step)
@@ -124,6 +140,8 @@ DYNAMICS: dict[str, Callable[[Context], Dynamics]] = {
     "none": _none,
     "static": _static,
     "frozen": _frozen,
+    "fading": _fading,
+    "norms-only": _norms_only,
     "partly-frozen": _partly_frozen,
     "gradual": _gradual,
     "rigl": _rigl,

@@ -29,12 +29,15 @@ class Outcome:
         masks: every mask anew, by weight name; None leaves them.
         weights: new values of parameters or buffers by name, in their dense shapes; those not named stay.
         fixed: by weight name, entries within the mask that are not trained from here on; None leaves them.
+        fitted: how many parameters the transform itself has fitted to the data; its operations then are training,
+            otherwise they are part of the search for the mask.
         warnings: full sentences for the checkpoint.
     """
 
     masks: Mapping[str, BoolArray] | None = None
     weights: Mapping[str, Array] | None = None
     fixed: Mapping[str, BoolArray] | None = None
+    fitted: int = 0
     warnings: tuple[str, ...] = ()
 
 
@@ -102,6 +105,12 @@ def _sparsegpt(probe: Probe) -> Outcome:
     return apply_sparsegpt(probe)
 
 
+def _least_squares(probe: Probe) -> Outcome:
+    from .least_squares import least_squares
+
+    return least_squares(probe)
+
+
 def _edge_of_chaos(probe: Probe) -> Outcome:
     from .rescaling import edge_of_chaos
 
@@ -142,6 +151,9 @@ TRANSFORMS: dict[str, Transform] = {
     ),
     "ratio-search": Transform(
         _ratio_search, ("data", "labels"), "the densities by layer, of many tried under one budget, of smallest loss"
+    ),
+    "least-squares": Transform(
+        _least_squares, ("data", "labels"), "the last layer solved: (H^T H + ridge I)^-1 H^T Y over the training split"
     ),
     "wanda": Transform(_wanda, ("data",), "layer by layer: the largest |w_ij| ||x_j|| of each output unit stay"),
     "sparsegpt": Transform(

@@ -136,6 +136,14 @@ ZOO: dict[str, ZooEntry] = {
         options={"hidden": 400},
         summary="one recurrent layer that reads an image row by row; 688,800 weights (Zhang and Stadie 2020)",
     ),
+    "rvfl": ZooEntry(
+        family="random_vector",
+        function="rvfl",
+        input_shape=(1, 28, 28),
+        classes=10,
+        options={"hidden": 1000},
+        summary="functional-link net: sigmoid units, and inputs beside them; 801,840 weights (Pao et al. 1994)",
+    ),
     "vit-tiny": ZooEntry(
         family="vision_transformer",
         function="vit_tiny",

@@ -1,6 +1,8 @@
 """Freezing: most weights keep the value that the seed gave them, the rest are trained."""
 
 from ..declaration import Method
-from .freezenet import FREEZENET
+from .freezenet import FISH, FREEZENET, FREEZENET_WD
+from .layers import BATCHNORM_ONLY, RANDOM_FILTERS
+from .solved import ELM, RVFL
 
-METHODS: tuple[Method, ...] = (FREEZENET,)
+METHODS: tuple[Method, ...] = (ELM, RVFL, RANDOM_FILTERS, BATCHNORM_ONLY, FREEZENET, FREEZENET_WD, FISH)
