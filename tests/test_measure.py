@@ -172,6 +172,9 @@ def test_an_earlier_record_as_the_baseline(files: dict[str, Path], no_child: Non
     accuracy = record["artifacts"][0]["accuracy"]
     assert accuracy["baseline"] == 0.99
     assert accuracy["drop"] == pytest.approx(0.99 - accuracy["value"])
+    assert record["artifacts"][0]["storage"]["growth"] == 0
+    (worse,) = record["artifacts"][0]["regressions"]
+    assert worse.endswith("99.00 % before.")
     with pytest.raises(UsageError, match=r"no artifact 'net\.safetensors' to compare with; it holds net\.onnx, net"):
         measured([files["csr"]], baseline=path, runtimes=["torch-cpu"])
 

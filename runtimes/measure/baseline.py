@@ -34,7 +34,12 @@ class RecordBaseline:
         artifacts = msgspec.convert(read_record(path)["artifacts"], list[LooseArtifact])
         self._entries = {artifact.artifact: artifact for artifact in artifacts}
 
-    def _entry(self, artifact: str) -> LooseArtifact:
+    def entry(self, artifact: str) -> LooseArtifact:
+        """Return the earlier record of the artifact of that name, or of the only one.
+
+        Raises:
+            UsageError: the record holds several artifacts and none of that name.
+        """
         if artifact in self._entries:
             return self._entries[artifact]
         if len(self._entries) == 1:
@@ -44,24 +49,17 @@ class RecordBaseline:
         )
 
     def accuracy(self, artifact: str) -> float | None:
-        """Return the earlier accuracy of the artifact of that name (or of the only one), None when not measured.
-
-        Raises:
-            UsageError: the record holds several artifacts and none of that name.
-        """
-        accuracy = self._entry(artifact).accuracy
+        """Return the earlier accuracy of the artifact, None when not measured; raises as :meth:`entry`."""
+        accuracy = self.entry(artifact).accuracy
         return accuracy.value if accuracy else None
 
     def speedup(self, artifact: str, runtime: str, now: Latency) -> Interval | None:
         """Return the earlier time over this one, or None when that runtime was not measured then.
 
         Nothing was paired, so the interval is the widest that the two runs' own spreads allow: p10 over p90 to p90
-        over p10.
-
-        Raises:
-            UsageError: the record holds several artifacts and none of that name.
+        over p10. Raises as :meth:`entry`.
         """
-        then = timing(self._entry(artifact), runtime)
+        then = timing(self.entry(artifact), runtime)
         if then is None:
             return None
         return Interval(then.median_ms / now.median_ms, then.p10_ms / now.p90_ms, then.p90_ms / now.p10_ms)

@@ -35,6 +35,7 @@ _NOT_MEASURED = {
     "parity": "parity was not measured (the artifact's notes say why)",
     "training": "the training cost is not known for this artifact",
 }
+_NEED_BASELINE = ("speedup", "speedup_low", "speedup_high", "baseline", "drop", "baseline_bytes", "growth")
 # The one quantity with an interval: both sides are timed, so noise decides.
 _INTERVALS = {"speedup": ("speedup_low", "speedup_high")}
 
@@ -158,7 +159,15 @@ def _latency_of(requirement: Requirement, latency: Mapping[str, Any]) -> tuple[M
 
 
 def _missing_value(requirement: Requirement) -> str:
-    if requirement.path[-1] in ("speedup", "speedup_low", "speedup_high", "baseline", "drop"):
+    if requirement.path[-1] in (
+        "speedup",
+        "speedup_low",
+        "speedup_high",
+        "baseline",
+        "drop",
+        "baseline_bytes",
+        "growth",
+    ):
         return "there is no baseline to compare with; give --baseline"
     return f"{'.'.join(requirement.path)} could not be measured (the artifact's notes say why)"
 

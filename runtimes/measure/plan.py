@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from ...errors import DataError, SparsepackError
 from .. import RUNTIMES
 from ..base import Session
@@ -13,7 +15,8 @@ from .baseline import RecordBaseline
 from .conditions import Conditions
 from .inputs import held_out
 from .parity import Comparison, compare
-from .record import Accuracy, ArtifactRecord, Parity
+from .record import Accuracy, ArtifactRecord, Parity, Storage
+from .regressions import regressions
 from .running import run_all
 from .storage import storage
 from .subject import Subject
@@ -41,18 +44,32 @@ def measure_subject(subject: Subject, conditions: Conditions) -> ArtifactRecord:
     notes: list[str] = []
     latency = {runtime: latency_on(runtime, subject, conditions) for runtime in _runtimes_of(subject, conditions)}
     accuracy = _accuracy(subject, conditions, notes)
-    return ArtifactRecord(
+    record = ArtifactRecord(
         artifact=subject.name,
         path=str(subject.artifact.path),
         format=subject.artifact.format,
         sha256=subject.artifact.sha256,
-        storage=on_disk,
+        storage=_compared(on_disk, subject, conditions),
         latency=latency,
         accuracy=accuracy,
         parity=_parity(subject, conditions.data, notes),
         training=training(subject),
         notes=notes,
     )
+    if isinstance(conditions.baseline, RecordBaseline):
+        found = regressions(record, conditions.baseline.entry(subject.name))
+        return msgspec.structs.replace(record, regressions=found)
+    return record
+
+
+def _compared(on_disk: Storage, subject: Subject, conditions: Conditions) -> Storage:
+    baseline = conditions.baseline
+    if baseline is None:
+        return on_disk
+    size = (
+        baseline.entry(subject.name).storage.bytes if isinstance(baseline, RecordBaseline) else baseline.artifact.size
+    )
+    return msgspec.structs.replace(on_disk, baseline_bytes=size, growth=on_disk.bytes / size - 1)
 
 
 def _runtimes_of(subject: Subject, conditions: Conditions) -> Iterable[str]:

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from ...errors import FileFormatError
-from .record import SCHEMA, ArtifactRecord, Latency, Measurement, Unavailable
+from .record import SCHEMA, ArtifactRecord, Latency, Measurement, Unavailable, to_plain
 
 
 class LooseArtifact(ArtifactRecord, frozen=True):
@@ -25,7 +25,7 @@ class LooseMeasurement(Measurement, frozen=True):
 
 
 def read_record(path: Path) -> dict[str, Any]:
-    """Read a measurement record as plain data; fields that a later release adds are kept.
+    """Read a measurement record as plain data, with every field of this release.
 
     Raises:
         FileFormatError: it cannot be read, is of another version, or lacks what a record has.
@@ -42,11 +42,11 @@ def read_record(path: Path) -> dict[str, Any]:
     try:
         whole = msgspec.convert(plain, LooseMeasurement)
         for artifact in whole.artifacts:
-            for runtime in artifact.latency:
-                timing(artifact, runtime)
+            for runtime, entry in artifact.latency.items():
+                artifact.latency[runtime] = timing(artifact, runtime) or msgspec.convert(entry, Unavailable)
     except msgspec.ValidationError as error:
         raise FileFormatError(f"{path} is a damaged measurement record: {error}.") from error
-    return dict(plain)
+    return dict(to_plain(whole))
 
 
 def timing(artifact: LooseArtifact, runtime: str) -> Latency | None:
@@ -57,7 +57,5 @@ def timing(artifact: LooseArtifact, runtime: str) -> Latency | None:
     """
     entry = artifact.latency.get(runtime)
     if entry is None or (isinstance(entry, dict) and "unavailable" in entry):
-        if entry is not None:
-            msgspec.convert(entry, Unavailable)
         return None
     return msgspec.convert(entry, Latency)

@@ -56,6 +56,8 @@ class Storage(msgspec.Struct, frozen=True):
         total: prunable weights.
         sparsity: 1 - nonzero / total.
         tensors: one row per stored tensor.
+        baseline_bytes: the baseline artifact's size; None without one.
+        growth: bytes over baseline_bytes, less one: 0.02 is two per cent larger.
     """
 
     bytes: int
@@ -69,6 +71,8 @@ class Storage(msgspec.Struct, frozen=True):
     total: int
     sparsity: float
     tensors: list[TensorBytes]
+    baseline_bytes: int | None = None
+    growth: float | None = None
 
 
 class Latency(msgspec.Struct, frozen=True):
@@ -173,6 +177,8 @@ class ArtifactRecord(msgspec.Struct, frozen=True):
         parity: None without something independent to compare with.
         training: None when the cost is not known.
         notes: why something was not measured, and what else the reader must know.
+        regressions: what became worse than in the earlier record that is the baseline, tensor by tensor and node by
+            node, in sentences.
     """
 
     artifact: str
@@ -185,6 +191,7 @@ class ArtifactRecord(msgspec.Struct, frozen=True):
     parity: Parity | None
     training: Training | None
     notes: list[str] = []
+    regressions: list[str] = []
 
 
 class RequirementResult(msgspec.Struct, frozen=True):

@@ -26,7 +26,15 @@ def headlines(record: Mapping[str, Any]) -> list[str]:
         sentences += [_smallest(kept, artifacts), _fastest(kept, artifacts)] if kept else [_none_harmless()]
     else:
         sentences += [_size(artifacts[0])] if artifacts else []
+    worse = [artifact["artifact"] for artifact in artifacts if artifact["regressions"]]
+    if worse:
+        sentences.append(f"Worse than the earlier record: {', '.join(worse)}; the regressions are listed below.")
     return [sentence for sentence in sentences if sentence is not None] + verdicts(artifacts)
+
+
+def regression_lines(artifacts: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return what became worse than in the earlier record, with the artifact's name before it."""
+    return [f"{artifact['artifact']}: {line}" for artifact in artifacts for line in artifact["regressions"]]
 
 
 def requirements_sentence(requirements: Sequence[Mapping[str, Any]]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from .headline import headlines
+from .headline import headlines, regression_lines
 from .notes import notes
 from .rows import shown_rows
 from .units import digits, human_bytes, percent, ratio
@@ -37,6 +37,9 @@ def to_markdown(record: Mapping[str, Any], title: str) -> str:
         parts.append(_table(("", "requirement", "artifact", "measured", "because"), judged, right=(3,)))
     rows = [_row(row) for row in shown_rows(artifacts)]
     parts.append(_table(_COLUMNS, rows, right=(1, 2, 3, 4, 5, 7, 8)))
+    worse = regression_lines(artifacts)
+    if worse:
+        parts.append("\n".join(["### Worse than the earlier record", "", *(f"- {_text(line)}" for line in worse)]))
     found = notes(artifacts)
     if found:
         parts.append(_folded("notes", "\n".join(f"- {_text(note)}" for note in found)))

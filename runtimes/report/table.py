@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from .headline import regression_lines
 from .notes import notes
 from .units import digits, human_bytes, percent, ratio
 from .verdict import verdicts
@@ -47,6 +48,7 @@ def render(
         parts.append(_latency_table(artifacts))
     parts += _layer_tables(artifacts)
     parts += [Text(f"* {line}") for line in notes(artifacts)]
+    parts += [Text(f"worse: {line}") for line in regression_lines(artifacts)]
     parts += [Text(line) for line in verdicts(artifacts)]
     if record["requirements"]:
         parts.append(_requirement_table(record["requirements"]))

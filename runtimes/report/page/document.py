@@ -8,13 +8,14 @@ from importlib import resources
 from typing import Any
 
 from .... import __version__
-from ..headline import headlines
+from ..headline import headlines, regression_lines
 from ..story import RunStory
 from . import bytes_part, latency_part, overview, provenance, training_part
 from .markup import paragraph, sentences
 
 _PARTS = (
     ("overview", "All artifacts", "overview"),
+    ("worse", "Worse than the earlier record", "regressions"),
     ("trade", "What it costs, what it is worth", "trade-off"),
     ("bytes", "Where the bytes are", "bytes"),
     ("milliseconds", "Where the milliseconds are", "time"),
@@ -44,6 +45,7 @@ def html_page(
     """
     bodies = {
         "overview": overview.artifacts_table(record),
+        "worse": sentences(regression_lines(record["artifacts"])),
         "trade": overview.trade_offs(record),
         "bytes": bytes_part.part(record),
         "milliseconds": latency_part.part(record),
