@@ -6,7 +6,7 @@ STAMP := .stamp-install
 NATIVE ?= 0
 NATIVE_SOURCES := setup.py $(shell find runtimes/native -name '*.cpp' -o -name '*.h')
 
-.PHONY: demo test lint types tests runtimes fuzz benchmarks docs clean
+.PHONY: demo test lint types tests runtimes trainers fuzz benchmarks docs clean
 
 demo: $(STAMP)
 	$(BIN)/compress run examples/demo.yaml -o out/demo
@@ -38,6 +38,11 @@ runtimes: $(STAMP)
 	fi; \
 	OMP_NUM_THREADS=1 SPARSEPACK_NODE_MODULES=.venv/node/node_modules SPARSEPACK_REQUIRE_RUNTIMES=$$required \
 	  $(BIN)/pytest -rs tests/test_other_runtimes.py
+
+# The example for PyTorch Lightning. Its own requirements are here already, but for what it fetches files with.
+trainers: $(STAMP)
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps pytorch-lightning torchmetrics lightning-utilities
+	OMP_NUM_THREADS=1 SPARSEPACK_REQUIRE_TRAINERS=1 $(BIN)/pytest -rs tests/test_trainers.py
 
 # Hostile files against every reader: 200,000 of them; the tests run 4,000.
 fuzz: $(STAMP)
