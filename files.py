@@ -26,6 +26,10 @@ Array = npt.NDArray[Any]
 
 METADATA_KEY = "sparsepack"
 _MAX_HEADER_BYTES = 100_000_000
+# A reader refuses a file that claims more dense bytes than this: 64 MiB and 65,536 for each byte of the file. The
+# emptiest network that the codecs can write stays below it, and a few forged bytes cannot ask for petabytes.
+FREE_BYTES = 2**26
+BYTES_PER_BYTE = 2**16
 # safetensors' own names; the two bfloat16/float8 families are kept as raw integers of the same width.
 _DTYPES: dict[str, str] = {
     "BOOL": "bool",
@@ -61,6 +65,11 @@ def numpy_dtype(name: str) -> np.dtype[Any]:
         extended: np.dtype[Any] = np.dtype(getattr(ml_dtypes, name))
         return extended
     return np.dtype(name)
+
+
+def plausible_bytes(file_bytes: int) -> int:
+    """Return the most dense bytes that a file of this size may claim."""
+    return FREE_BYTES + BYTES_PER_BYTE * file_bytes
 
 
 def refuse_existing(path: Path, force: bool) -> None:

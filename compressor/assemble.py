@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -11,16 +12,24 @@ import torch
 from torch import nn
 
 from .. import __version__
+from ..errors import ModelError
 from ..files import Array
 from ..models.chain import chain_of
 from ..models.seeding.record import REBUILDABLE, SeedRecord
 from .allocation import kept_count
-from .checkpoint import FORMAT, VERSION, CheckpointMetadata, Provenance, SparseCheckpoint, SparseTensor, make_tensor
-from .mask import empty_layers, kept
+from .checkpoint import FORMAT, VERSION, CheckpointMetadata, Provenance, SparseCheckpoint
+from .mask import BoolArray, empty_layers, kept
 from .masked_network import MaskedNetwork
+from .parametrisations import PARAMETRISATIONS, Handover
+from .parametrisations.signs import SCALE, SIGNS_AND_SCALES
+from .parametrisations.signs import parts_of as signs_of
 from .settings import PruneRecipe
+from .sparse_tensor import SparseTensor, handed_tensor, make_tensor
 from .structure import recorded_structure
-from .training.weights import state_arrays, state_tensors
+from .training.weights import set_some, state_arrays, state_tensors
+
+# A decoder that computes agrees with the training to this share of a tensor's largest weight.
+_ROUNDING = 1e-4
 
 
 def assemble(network: MaskedNetwork, threads: int) -> SparseCheckpoint:
@@ -34,6 +43,7 @@ def assemble(network: MaskedNetwork, threads: int) -> SparseCheckpoint:
     prunable = {tensor.name: tensor for tensor in network.prunable}
     tensors: dict[str, SparseTensor] = {}
     warnings = warnings_of(network)
+    handed = storable(network)
     for name, array in state_arrays(network.module).items():
         fields: dict[str, Any] = {"role": _role(network.module, name, owners, prunable)}
         if name in prunable:
@@ -47,7 +57,11 @@ def assemble(network: MaskedNetwork, threads: int) -> SparseCheckpoint:
             fields |= {"structure": structure, **_parametrisation(network, name, array)}
         else:
             fields["seed"] = _drawn(network, name, array)
-        tensors[name] = make_tensor(name, array, mask=mask, record=fields)
+        handover = handed.get(name) if owners[name] == name else None
+        if handover is None:
+            tensors[name] = make_tensor(name, array, mask=mask, record=fields)
+        else:
+            tensors[name] = _taken(network, name, array, mask, fields, handover)
     metadata = CheckpointMetadata(
         format=FORMAT,
         version=VERSION,
@@ -97,7 +111,11 @@ def warnings_of(network: MaskedNetwork) -> list[str]:
             warnings.append(
                 f"structure {network.recipe.structure} cannot keep exactly {wanted} weights; {missing} fewer stay."
             )
-    if network.method.parametrisation != "identity" and any(name not in network.seeds for name in network.masks):
+    unstored = network.handed.keys() - storable(network).keys()
+    if unstored or (
+        network.method.parametrisation in ("frozen", "selected")
+        and any(name not in network.seeds for name in network.masks)
+    ):
         warnings.append(_no_seed(network))
     if network.plan_computes and not network.counter.known:
         warnings.append("the first axis of the model's inputs is no batch, so its operations were not counted.")
@@ -123,10 +141,50 @@ def _role(module: nn.Module, name: str, owners: Mapping[str, str], prunable: Map
 
 def _parametrisation(network: MaskedNetwork, name: str, array: Array) -> dict[str, Any]:
     kind = network.method.parametrisation
-    # Without a seed the weights that it would draw have to be stored, which is what identity does.
-    identity = kind == "identity" or (kind == "selected" and name not in network.seeds)
+    # What is neither of these two is handed over by the training, or stored as the values that came of it; without a
+    # seed the weights that it would draw have to be stored, which is what identity does.
+    identity = kind not in ("frozen", "selected") or (kind == "selected" and name not in network.seeds)
     seed = _drawn(network, name, array) if identity else network.seeds.get(name)
     return {"parametrisation": "identity" if identity else kind, "seed": seed}
+
+
+def storable(network: MaskedNetwork) -> dict[str, Handover]:
+    """Return what was handed over, as far as it can be stored: not where it takes a seed that the network lacks."""
+    found = {}
+    for name, handover in network.handed.items():
+        kind = PARAMETRISATIONS[handover.parametrisation]
+        parts = handover.fields()["parts"]
+        if handover.seed or name in network.seeds or parts in kind.unseeded:
+            found[name] = handover
+        elif kind is SIGNS_AND_SCALES and parts == (SCALE,):
+            negative = np.signbit(state_arrays(network.module)[name])
+            stored = signs_of(network.masks[name], negative, handover.parts[SCALE])
+            found[name] = replace(handover, parts=stored)
+    return found
+
+
+def _taken(
+    network: MaskedNetwork,
+    name: str,
+    array: Array,
+    mask: BoolArray | None,
+    fields: Mapping[str, Any],
+    handover: Handover,
+) -> SparseTensor:
+    """Return a tensor that was handed over; the network then holds what it decodes to."""
+    seed = handover.seed or network.seeds.get(name)
+    kind = PARAMETRISATIONS[handover.parametrisation]
+    record = {**fields, "seed": None if handover.fields()["parts"] in kind.unseeded else seed}
+    tensor = handed_tensor(name, array.shape, array.dtype.name, handover, mask=mask, record=record)
+    decoded = tensor.dense()
+    difference = np.abs(decoded.astype(np.float64) - array.astype(np.float64)).max(initial=0.0)
+    if not difference <= (0.0 if kind.exact else _ROUNDING * np.abs(array.astype(np.float64)).max(initial=0.0)):
+        raise ModelError(
+            f"method '{network.method.name}' hands over {handover.parametrisation} for tensor '{name}' that decode to "
+            f"other weights than it trained (difference {difference:.3g})."
+        )
+    set_some(network.module, {name: decoded})
+    return tensor
 
 
 def _drawn(network: MaskedNetwork, name: str, array: Array) -> SeedRecord | None:
@@ -135,7 +193,7 @@ def _drawn(network: MaskedNetwork, name: str, array: Array) -> SeedRecord | None
 
 
 def _no_seed(network: MaskedNetwork) -> str:
-    what = "frozen" if network.method.frozen else "selected"
+    what = "frozen" if network.method.frozen else "selected" if not network.handed else "random"
     if network.recipe.init is None:
         reason = "the model brings its own weights"
     else:

@@ -1,13 +1,13 @@
 """The sparse checkpoint: what pruning hands to everything that follows.
 
-In: masks, kept values, seed records. Out: one safetensors file whose single metadata key holds canonical JSON.
-Guaranteed: masks are explicit (a kept zero stays kept), every decoded tensor carries its SHA-256, frozen and selected
-tensors store no value that a seed can rebuild, and equal input gives equal bytes.
+In: masks, kept values, seed records, and whatever else a parametrisation stores. Out: one safetensors file whose single
+metadata key holds canonical JSON. Guaranteed: masks are explicit (a kept zero stays kept), every decoded tensor carries
+its SHA-256, nothing is stored that a seed can rebuild, and equal input gives equal bytes.
 """
 
 from __future__ import annotations
 
-import sys
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,54 +16,33 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from ..errors import FileFormatError, HashMismatchError
-from ..files import Array, TensorFile, numpy_dtype, refuse_existing, sha256_array, write_safetensors
-from ..models.seeding.rebuild import rebuild
-from ..models.seeding.record import SeedRecord
+from ..errors import FileFormatError
+from ..files import Array, TensorFile, numpy_dtype, plausible_bytes, refuse_existing, write_safetensors
 from ..models.source import ModelRecord
 from .mask import BoolArray, pack_bits, unpack_bits
+from .parametrisations import PARAMETRISATIONS, VALUES, Parametrisation, PartSpec
+from .parametrisations.masks import MASKS
+from .sparse_tensor import SparseTensor, check_hash, dense_tensor, handed_tensor, make_tensor
+from .tensor_record import TensorRecord
+
+__all__ = [
+    "FORMAT",
+    "PARAMETRISATIONS",
+    "VERSION",
+    "CheckpointMetadata",
+    "Provenance",
+    "SparseCheckpoint",
+    "SparseTensor",
+    "TensorRecord",
+    "TrainingCost",
+    "check_hash",
+    "dense_tensor",
+    "handed_tensor",
+    "make_tensor",
+]
 
 FORMAT = "sparsepack.checkpoint"
 VERSION = 1
-
-# identity: kept values, zero elsewhere. frozen: kept values, the seeded initialisation elsewhere (all values, when the
-# initialisation has no seed). selected: the seeded initialisation where the mask is 1, zero elsewhere, no values.
-PARAMETRISATIONS = ("identity", "frozen", "selected")
-
-
-class TensorRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """One tensor of the network as the checkpoint describes it.
-
-    Attributes:
-        name: its state_dict (or ONNX initializer) name.
-        shape: its dense shape.
-        dtype: its dense dtype (``float32``, ``bfloat16`` ...).
-        sha256: of the decoded dense tensor's little-endian bytes.
-        role: ``prunable`` (a weight that a method may mask), ``parameter`` or ``buffer``.
-        parametrisation: one of :data:`PARAMETRISATIONS`.
-        masked: whether a mask is stored; an unmasked tensor is stored whole.
-        structure: what the mask was selected as: ``element``, ``N:M`` or ``channel``.
-        output_axis: the axis of the output units (0 for torch's Linear and Conv, 1 for ONNX's MatMul [K, N]).
-        seed: how to draw the tensor again as it was before training; None when no seed does.
-        alias_of: the tensor that this one shares its storage with (tied weights); nothing of its own is stored.
-    """
-
-    name: str
-    shape: tuple[int, ...]
-    dtype: str
-    sha256: str
-    role: str = "parameter"
-    parametrisation: str = "identity"
-    masked: bool = False
-    structure: str = "element"
-    output_axis: int = 0
-    seed: SeedRecord | None = None
-    alias_of: str | None = None
-
-    def __post_init__(self) -> None:
-        """Make equal records equal bytes: a default is left out only when it is the very object, not an equal one."""
-        for field_name in ("dtype", "role", "parametrisation", "structure"):
-            msgspec.structs.force_setattr(self, field_name, sys.intern(getattr(self, field_name)))
 
 
 class Provenance(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -113,78 +92,6 @@ class CheckpointMetadata(msgspec.Struct, frozen=True, forbid_unknown_fields=True
 
 
 @dataclass(frozen=True)
-class SparseTensor:
-    """One tensor in memory: its record, its mask (None when unmasked) and its stored values.
-
-    ``values`` is the dense tensor when unmasked, the kept values in row-major order (1-D) for ``identity`` and for
-    ``frozen`` with a seed, every value (dense shape) for ``frozen`` without one, and None for ``selected``.
-    """
-
-    record: TensorRecord
-    mask: BoolArray | None
-    values: Array | None
-
-    @property
-    def kept(self) -> int:
-        """The number of entries that the mask keeps (all of them when there is no mask)."""
-        if self.mask is None:
-            return int(np.prod(self.record.shape, dtype=np.int64))
-        return int(np.count_nonzero(self.mask))
-
-    def dense(self) -> Array:
-        """Return the tensor as the network computes with it, in its dense shape and dtype."""
-        return dense_tensor(self.record, self.mask, self.values)
-
-    def verify(self) -> None:
-        """Raise :class:`HashMismatchError` when the decoded tensor is not the one that was written."""
-        check_hash(self.record, self.dense())
-
-
-def dense_tensor(record: TensorRecord, mask: BoolArray | None, values: Array | None) -> Array:
-    """Put mask, values and seed together (equation w = mask * values + (1 - mask) * chi).
-
-    Args:
-        record: shape, dtype, parametrisation and seed.
-        mask: bool, in the dense shape, or None.
-        values: as :class:`SparseTensor` describes.
-    """
-    dtype = numpy_dtype(record.dtype)
-    if mask is None:
-        if values is None:
-            raise FileFormatError(f"tensor '{record.name}' has neither mask nor values.")
-        return values.reshape(record.shape)
-    if record.parametrisation == "selected":
-        seeded = rebuild(_seed_of(record), record.shape).astype(dtype, copy=False)
-        seeded[~mask] = 0
-        return seeded
-    if values is None:
-        raise FileFormatError(f"tensor '{record.name}' has no values.")
-    if record.parametrisation == "frozen":
-        if record.seed is None:
-            return values.reshape(record.shape)
-        dense: Array = rebuild(record.seed, record.shape).astype(dtype, copy=False)
-    else:
-        dense = np.zeros(record.shape, dtype)
-    # The places first: writing through a mask takes several times as long.
-    np.put(dense, np.flatnonzero(mask), values)
-    return dense
-
-
-def check_hash(record: TensorRecord, dense: Array) -> None:
-    """Raise :class:`HashMismatchError` unless ``dense`` has the bytes that the record promises."""
-    if sha256_array(dense) != record.sha256:
-        raise HashMismatchError(
-            f"tensor '{record.name}' decodes to other bytes than were written (SHA-256 differs); the file is corrupt."
-        )
-
-
-def _seed_of(record: TensorRecord) -> SeedRecord:
-    if record.seed is None:
-        raise FileFormatError(f"tensor '{record.name}' is '{record.parametrisation}' but carries no seed record.")
-    return record.seed
-
-
-@dataclass(frozen=True)
 class SparseCheckpoint:
     """A pruned network: metadata and tensors, in state_dict order."""
 
@@ -212,10 +119,14 @@ class SparseCheckpoint:
         for name, tensor in self.tensors.items():
             if tensor.record.alias_of is not None:
                 continue
-            if tensor.mask is not None:
+            if tensor.mask is not None and MASKS not in tensor.parts:
                 stored[f"{name}:mask"] = pack_bits(tensor.mask)
             if tensor.values is not None:
                 stored[f"{name}:values"] = tensor.values
+            kind = PARAMETRISATIONS[tensor.record.parametrisation]
+            for part in tensor.record.parts:
+                if not (tensor.record.shares and part in kind.shared):
+                    stored[f"{name}:{part}"] = tensor.parts[part]
         write_safetensors(path, stored, msgspec.to_builtins(self.metadata))
 
     @classmethod
@@ -256,6 +167,10 @@ class SparseCheckpoint:
             target = record.alias_of
             if target is not None and (target not in records or records[target].alias_of is not None):
                 raise FileFormatError(f"{path}: tensor '{name}' is an alias of '{target}', which is not stored.")
+            _check_record(path, record, records)
+        dense = sum(math.prod(r.shape) * numpy_dtype(r.dtype).itemsize for r in records.values() if not r.alias_of)
+        if dense > plausible_bytes(path.stat().st_size):
+            raise FileFormatError(f"{path}: the file cannot hold the {dense} bytes of tensors that it lists.")
         return cls(metadata, _StoredTensors(file, records))
 
     def verify(self) -> None:
@@ -286,57 +201,62 @@ class _StoredTensors(Mapping[str, SparseTensor]):
         return len(self._records)
 
 
-def _read_tensor(file: TensorFile, record: TensorRecord) -> SparseTensor:
+def _check_record(path: Path, record: TensorRecord, records: Mapping[str, TensorRecord]) -> None:
+    """Refuse a record that contradicts itself, or whose shared part no other tensor stores."""
+    problem = None
     if record.parametrisation not in PARAMETRISATIONS:
-        raise FileFormatError(f"{file.path}: tensor '{record.name}' has an unknown parametrisation.")
+        problem = f"has the unknown parametrisation '{record.parametrisation}'"
+    elif min(record.shape, default=0) < 0:
+        problem = "has a negative extent"
+    elif record.alias_of is None:
+        problem = PARAMETRISATIONS[record.parametrisation].problem(record)
+        owner = records.get(record.shares or record.name)
+        if record.shares is not None and (owner is None or owner.shares or owner.parts != record.parts):
+            problem = f"shares a part with '{record.shares}', which stores none"
+    if problem:
+        raise FileFormatError(f"{path}: tensor '{record.name}' {problem}.")
+
+
+def _read_tensor(file: TensorFile, record: TensorRecord) -> SparseTensor:
     if record.alias_of is not None:
         return SparseTensor(record, None, None)
-    count = 1
-    for extent in record.shape:
-        if extent < 0:
-            raise FileFormatError(f"{file.path}: tensor '{record.name}' has a negative extent.")
-        count *= extent
+    kind = PARAMETRISATIONS[record.parametrisation]
+    count = math.prod(record.shape)
     mask: BoolArray | None = None
-    expected = count
-    if record.masked:
+    if record.masked and MASKS not in record.parts:
         key = f"{record.name}:mask"
         if file.nbytes(key) != (count + 7) // 8:
             raise FileFormatError(f"{file.path}: the mask of '{record.name}' does not have {count} bits.")
         mask = unpack_bits(file.read(key), record.shape)
-        if record.parametrisation == "selected":
-            return SparseTensor(record, mask, None)
-        if not (record.parametrisation == "frozen" and record.seed is None):
-            expected = int(np.count_nonzero(mask))
-    key = f"{record.name}:values"
-    values = file.read(key) if file.dtype(key) == numpy_dtype(record.dtype) else None
-    if values is None or values.size != expected:
+    kept = count if mask is None else int(np.count_nonzero(mask))
+    parts = {part: _read_part(file, record, kind, part, spec) for part, spec in kind.specify(record, kept).items()}
+    if MASKS in parts:
+        mask = _mask_of_task(file.path, record, parts[MASKS])
+    try:
+        kind.check(record, parts)
+    except FileFormatError as error:
+        raise FileFormatError(f"{file.path}: {error}") from error
+    return SparseTensor(record, mask, parts.pop(VALUES, None), parts)
+
+
+def _read_part(file: TensorFile, record: TensorRecord, kind: Parametrisation, part: str, spec: PartSpec) -> Array:
+    owner = record.shares if record.shares is not None and part in kind.shared else record.name
+    key = f"{owner}:{part}"
+    count = math.prod(spec.shape)
+    if file.dtype(key) != numpy_dtype(spec.dtype) or math.prod(file.shape(key)) != count:
         raise FileFormatError(
-            f"{file.path}: '{record.name}' should hold {expected} values of {record.dtype}; the file holds "
+            f"{file.path}: '{record.name}' should hold {count} {part} of {spec.dtype}; the file holds "
             f"{file.shape(key)} of {file.dtype(key)}."
         )
-    return SparseTensor(record, mask, values)
+    array = file.read(key)
+    return array if part == VALUES else array.reshape(spec.shape)
 
 
-def make_tensor(
-    name: str, dense: Array, *, mask: BoolArray | None = None, record: Mapping[str, Any] | None = None
-) -> SparseTensor:
-    """Build a :class:`SparseTensor` from a dense array: the one place where a tensor becomes mask and values.
-
-    Args:
-        name: the tensor's name.
-        dense: the tensor as the network computes with it; entries outside the mask are ignored and replaced by what
-            the parametrisation puts there.
-        mask: bool array in the same shape, or None.
-        record: further :class:`TensorRecord` fields (role, parametrisation, structure, output_axis, seed).
-    """
-    fields: dict[str, Any] = {"name": name, "shape": tuple(dense.shape), "dtype": dense.dtype.name, **(record or {})}
-    values: Array | None = np.ascontiguousarray(dense)
-    if mask is not None:
-        draft = TensorRecord(**fields, sha256="", masked=True)
-        if draft.parametrisation == "selected":
-            values = None
-        elif draft.parametrisation != "frozen" or draft.seed is not None:
-            values = dense[mask]
-    final = TensorRecord(**fields, sha256="", masked=mask is not None)
-    digest = sha256_array(dense_tensor(final, mask, values))
-    return SparseTensor(msgspec.structs.replace(final, sha256=digest), mask, values)
+def _mask_of_task(path: Path, record: TensorRecord, packed: Array) -> BoolArray:
+    """Return the mask that computes; the others are unpacked too, so that a set bit behind an end is found."""
+    try:
+        for row in packed:
+            unpack_bits(row, record.shape)
+        return unpack_bits(packed[record.task], record.shape)
+    except FileFormatError as error:
+        raise FileFormatError(f"{path}: tensor '{record.name}': {error}") from error

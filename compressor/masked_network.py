@@ -34,6 +34,7 @@ from .evidence.probe import Probe
 from .mask import BoolArray
 from .methods import find_method
 from .methods.pai.common import SALIENCY_OPTIONS
+from .parametrisations import Handover
 from .plans import Change, Record, Rewind, Select, Stage, Train, make_plan
 from .rule import MaskRule, make_rule
 from .saliency import UnitEvidence
@@ -79,6 +80,7 @@ class MaskedNetwork:
         fixed: entries within the masks that are not trained.
         trained: the space's weights when the last mask was chosen; kept only for transforms.
         evidence: what the last selection gathered.
+        handed: what the last training handed over in place of weights, by tensor name.
         warnings: what transforms had to tell, in full sentences.
     """
 
@@ -118,6 +120,7 @@ class MaskedNetwork:
         self.fixed: dict[str, BoolArray] = {}
         self.trained: dict[str, Array] = {}
         self.evidence: dict[str, Mapping[str, Array]] = {}
+        self.handed: dict[str, Handover] = {}
         self.warnings: list[str] = []
         module.to(device)
 
@@ -152,6 +155,9 @@ class MaskedNetwork:
         Raises:
             SparsepackError: what the network, the data or the rule does not allow.
         """
+        if not isinstance(stage, Record):
+            # What is done to the weights now, nothing that was handed over knows of.
+            self.handed = {}
         if isinstance(stage, Record):
             self.tape.record(stage.label, state_arrays(self.module))
         elif isinstance(stage, Rewind):
@@ -194,6 +200,7 @@ class MaskedNetwork:
         """
         if dynamics.masks:
             self.masks = {name: to_numpy(mask).copy() for name, mask in dynamics.masks.items()}
+        self.handed = dynamics.handover()
         for label, found in dynamics.recordings().items():
             self.tape.record(label, {name: to_numpy(tensor) for name, tensor in found.items()})
         self.totals.seconds += seconds

@@ -17,6 +17,7 @@ import numpy as np
 from ..compressor.checkpoint import SparseCheckpoint, SparseTensor, dense_tensor
 from ..errors import DataError, UnsupportedError, UsageError
 from ..files import Array, numpy_dtype, sha256_array
+from .materialise import plain_checkpoint
 from .parts import VALUES, Part, parts, stored_units
 from .quantise import INT8_LIMIT, shorten_entries, shorten_scales
 from .value_types import INT8, parse_values
@@ -97,6 +98,7 @@ def finetune_values(
         raise DataError("--finetune-values needs data to train on; the run had none, so name it with --data.")
     data.check_fits(source.record)
     device = torch.device("cpu")
+    checkpoint = plain_checkpoint(checkpoint)
     coded = {part.entry.name: part for part in parts(checkpoint, values)}
     if not any(part.coded is not None for part in coded.values()):
         raise UnsupportedError("this checkpoint stores no weights that could be coded; leave --finetune-values out.")

@@ -15,20 +15,18 @@ from typing import Any
 
 import msgspec
 
-from ..compressor.checkpoint import PARAMETRISATIONS, CheckpointMetadata, TensorRecord, TrainingCost
+from ..compressor.checkpoint import CheckpointMetadata, TensorRecord, TrainingCost
 from ..compressor.structure import parse_structure
 from ..errors import FileFormatError, UsageError
-from ..files import canonical_json, numpy_dtype
+from ..files import canonical_json, numpy_dtype, plausible_bytes
 from ..models.seeding.rebuild import check_record
 from ..models.seeding.record import SeedRecord
 from ..models.source import ModelRecord
 from .seeds import SeedException, Seeding, common_seeding, exceptions, with_exceptions
 
-# A reader refuses a file that claims more dense bytes than this: 64 MiB and 65,536 for each byte of the file. The
-# emptiest network that the codecs can write stays below it, and a few forged bytes cannot ask for petabytes.
-FREE_BYTES = 2**26
-BYTES_PER_BYTE = 2**16
 _RECIPE_DIGITS = 16
+# What every format of ours stores as it is; other parametrisations become one of these, or are a format's own.
+PARAMETRISATIONS = ("identity", "frozen", "selected")
 # As many as numpy had for decades.
 _MAX_AXES = 32
 
@@ -195,11 +193,6 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_def
                 raise FileFormatError(
                     f"{path}: tensor '{entry.name}' is an alias of '{entry.alias_of}', which is not there."
                 )
-
-
-def plausible_bytes(file_bytes: int) -> int:
-    """Return the most dense bytes that a file of this size may claim."""
-    return FREE_BYTES + BYTES_PER_BYTE * file_bytes
 
 
 def read_manifest(path: Path, content: Any, file_bytes: int) -> Manifest:

@@ -24,6 +24,7 @@ from ..models.evaluating import evaluating
 from ..models.slimming.kept import Flags, to_record
 from ..models.slimming.source import slimmed_source
 from ..models.source import OnnxSource, TorchSource, source_from_record
+from .materialise import zero_outside
 from .onnx_model import lowered
 from .slim import Removal, dead_structure
 from .slim_account import Account
@@ -167,7 +168,7 @@ def _tensors(
         record = old.record
         fields: dict[str, Any] = {"role": record.role, "output_axis": record.output_axis, "alias_of": record.alias_of}
         mask = None
-        if old.mask is not None and record.parametrisation != "frozen":
+        if old.mask is not None and zero_outside(record):
             mask = _cut(old.mask, kept.get(name, ())).astype(np.bool_)
         if mask is not None and not mask.all():
             fields["structure"] = record.structure

@@ -24,6 +24,7 @@ from .arrays import ArraysArtifact, ArraySpec, scale_arrays, scale_spec, whole_a
 from .codecs import bits
 from .container import StoredTensor
 from .manifest import TensorEntry
+from .materialise import zero_outside
 from .parts import Part
 
 if TYPE_CHECKING:
@@ -57,10 +58,12 @@ def write_nm(checkpoint: SparseCheckpoint, path: Path, *, values: str = "fp32", 
     if not masked:
         raise UnsupportedError("the format 'nm' stores N:M masks, and this checkpoint has no mask; use 'packed'.")
     for record in masked:
-        if record.parametrisation == "frozen":
+        if not zero_outside(record):
+            frozen = record.parametrisation == "frozen"
+            there = "frozen there at its initial values" if frozen else f"'{record.parametrisation}', dense there"
             raise UnsupportedError(
-                f"the format 'nm' stores weights that are zero outside an N:M mask; tensor '{record.name}' is frozen "
-                "there at its initial values. Use 'packed' or 'csr'."
+                f"the format 'nm' stores weights that are zero outside an N:M mask; tensor '{record.name}' is {there}. "
+                "Use 'packed' or 'csr'."
             )
         if _structure(record.structure) is None:
             raise UnsupportedError(

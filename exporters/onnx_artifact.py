@@ -13,14 +13,14 @@ import numpy as np
 
 from ..compressor.checkpoint import TensorRecord, check_hash
 from ..errors import FileFormatError
-from ..files import Array, numpy_dtype
+from ..files import Array, numpy_dtype, plausible_bytes
 from ..models.onnx_file import OnnxFile
 from ..models.onnx_tensor import StoredTensor
 from ..models.onnx_weights import prunable_constants
 from .artifact import Artifact, TensorRow
 from .bound import part_bound
 from .container import PREFIX, check_version
-from .manifest import Manifest, TensorEntry, plausible_bytes, read_manifest
+from .manifest import Manifest, TensorEntry, read_manifest
 from .onnx_dense import FORMAT, VERSION
 from .onnx_seal import read_seal
 from .onnx_slim import FORMAT as SLIM

@@ -77,7 +77,7 @@ def folding_warning(checkpoint: SparseCheckpoint) -> str | None:
     needed = sum(
         folding_bytes(record.seed, record.shape)
         for record in (tensor.record for tensor in checkpoint.tensors.values())
-        if record.masked and record.parametrisation != "identity" and record.seed and record.seed.generator == PHILOX
+        if record.parametrisation in ("frozen", "selected") and record.seed and record.seed.generator == PHILOX
     )
     if needed < _WARNED_BYTES:
         return None

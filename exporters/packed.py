@@ -22,7 +22,16 @@ import numpy as np
 from ..compressor.checkpoint import SparseCheckpoint
 from ..compressor.mask import BoolArray
 from ..errors import FileFormatError
-from ..files import Array, TensorFile, atomic_path, numpy_dtype, refuse_existing, safetensors_header
+from ..files import (
+    BYTES_PER_BYTE,
+    FREE_BYTES,
+    Array,
+    TensorFile,
+    atomic_path,
+    numpy_dtype,
+    refuse_existing,
+    safetensors_header,
+)
 from .codecs import CODED, POSITIONS, SEEDED, VALUES, Layout
 from .codecs.coded import POOLED, decode_coded, encode_coded
 from .codecs.deflate import deflate, inflate
@@ -31,7 +40,7 @@ from .codecs.drift import DRIFT, decode_drift
 from .codecs.seeded import SeededMask
 from .container import PREFIX, ContainerArtifact, StoredTensor, check_version
 from .drifted import drawn_values, encode_drifted
-from .manifest import BYTES_PER_BYTE, FREE_BYTES, TensorEntry, describe, manifest_json, read_manifest
+from .manifest import TensorEntry, describe, manifest_json, read_manifest
 from .parts import VALUES as VALUE_TYPES
 from .parts import Part, drawn, parts, stored_units
 from .quantise import Coded

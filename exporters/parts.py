@@ -21,6 +21,7 @@ from ..models.seeding.rebuild import rebuild
 from ..models.seeding.record import SeedRecord
 from .codecs.floats import FLOATS
 from .manifest import TensorEntry
+from .materialise import plain, plain_checkpoint
 from .quantise import Coded, Units, codebook, encode_codebook, quantise_int8, require_finite, rounded, units_of
 from .value_types import BF16, CODEBOOKS, FP16, FP32, INT8, ValueType, parse_values
 
@@ -72,6 +73,7 @@ def parts(checkpoint: SparseCheckpoint, values: str) -> Iterator[Part]:
         UnsupportedError: a value is too large for half precision, or not finite and to be coded.
     """
     kind = parse_values(values, VALUES)
+    checkpoint = plain_checkpoint(checkpoint)
     pool = _pool(checkpoint, kind)
     for tensor in checkpoint.tensors.values():
         yield part_of(tensor, values, pool)
@@ -86,6 +88,7 @@ def part_of(tensor: SparseTensor, values: str, pool: Array | None = None) -> Par
         pool: the codebook that small tensors share; None: each has its own.
     """
     kind = parse_values(values, VALUES)
+    tensor = plain(tensor)
     record = tensor.record
     entry = TensorEntry(
         name=record.name,

@@ -18,6 +18,7 @@ def csr_matrices(artifact: Artifact) -> dict[str, CsrMatrix]:
         artifact: an artifact of format ``csr``; any other has none.
     """
     from ..exporters.csr import CsrArtifact
+    from ..exporters.materialise import zero_outside
 
     if not isinstance(artifact, CsrArtifact):
         return {}
@@ -25,6 +26,6 @@ def csr_matrices(artifact: Artifact) -> dict[str, CsrMatrix]:
     found: dict[str, CsrMatrix] = {}
     for name, record in records.items():
         stored = records[record.alias_of or name]
-        if stored.masked and stored.parametrisation != "frozen":
+        if stored.masked and zero_outside(stored):
             found[name] = found[stored.name] if stored.name in found else artifact.csr(name)
     return found

@@ -49,10 +49,12 @@ def pruned(artifact: Artifact, structure: str | None = None) -> list[str]:
 
     Frozen tensors have a mask and no zeros: it says which weights were trained.
     """
+    from ..exporters.materialise import zero_outside
+
     return [
         name
         for name, record in artifact.records().items()
-        if record.masked and record.parametrisation != "frozen" and structure in (None, record.structure)
+        if record.masked and zero_outside(record) and structure in (None, record.structure)
     ]
 
 

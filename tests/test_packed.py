@@ -15,9 +15,8 @@ from sparsepack.compressor.checkpoint import SparseCheckpoint, SparseTensor, mak
 from sparsepack.errors import FileFormatError, OutputExistsError, UnknownNameError, UnsupportedError
 from sparsepack.exporters import export, open_artifact
 from sparsepack.exporters.codecs.dictionary import DICTIONARY
-from sparsepack.exporters.manifest import plausible_bytes
 from sparsepack.exporters.packed import PackedArtifact
-from sparsepack.files import Array
+from sparsepack.files import Array, plausible_bytes
 from sparsepack.models.seeding.initialisers import weight_bound
 from sparsepack.models.seeding.rebuild import rebuild
 from sparsepack.models.seeding.record import SeedRecord

@@ -15,7 +15,7 @@ from sparsepack.compressor.scores.random import random
 from sparsepack.errors import FileFormatError
 from sparsepack.exporters import export
 from sparsepack.exporters.codecs import POSITIONS, Layout
-from sparsepack.exporters.manifest import plausible_bytes
+from sparsepack.files import plausible_bytes
 
 CODEC = POSITIONS["seeded-mask"]
 

@@ -32,6 +32,8 @@ _GENERAL_REASONS = {
     "iterative": "its mask is found in one step",
     "gradual": "its mask is not chosen while the weights are trained",
 }
+# Parametrisations that can store all that they are made of.
+_WITHOUT_SEED = ("identity", "signs", "basis", "offset")
 
 
 @dataclass(frozen=True)
@@ -133,7 +135,7 @@ def check_initialiser(method: Method, initialiser: str) -> None:
     Raises:
         UnsupportedError: naming those that can.
     """
-    if method.parametrisation != "identity" and initialiser not in REBUILDABLE:
+    if method.parametrisation not in _WITHOUT_SEED and initialiser not in REBUILDABLE:
         raise UnsupportedError(
             f"method '{method.name}' stores its initial weights as a seed; '{initialiser}' passes through logarithms "
             f"or a factorisation and does not rebuild bit for bit everywhere. Choose from: {', '.join(REBUILDABLE)}."

@@ -17,7 +17,9 @@ from ...models.seeding.record import PHILOX
 # Which checkpoint of the training sequence: before the first step, at a chosen early step, after the last one, or none
 # because mask or weights are what the training itself moves.
 Checkpoint = Literal["initial", "early", "final", "current"]
-Parametrisation = Literal["identity", "frozen", "selected"]
+Parametrisation = Literal[
+    "identity", "frozen", "selected", "signs", "options", "masks", "basis", "offset", "projection"
+]
 
 
 @dataclass(frozen=True)
@@ -100,7 +102,8 @@ class Method:
         schedules: allowed schedules, the default first.
         needs: what finding the mask takes, out of ``data``, ``labels``, ``gradients`` and ``training``; with none of
             them the method works on any weights as they are.
-        parametrisation: how the checkpoint describes its tensors.
+        parametrisation: how the checkpoint describes its tensors: an entry of ``PARAMETRISATIONS``. Beyond the first
+            three the method's dynamics hand the tensors over.
         initialiser: default of ``init``.
         generator: default of ``generator``.
         training: keys of the recipe's ``train`` section for which the paper has its own value.

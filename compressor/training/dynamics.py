@@ -18,6 +18,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from ..parametrisations import Handover
+
 Masks = dict[str, torch.Tensor]
 # Element masks -> FLOPs of one training example (forward and backward) when each weight tensor has that mask.
 FlopCounter = Callable[[Mapping[str, torch.Tensor]], int]
@@ -85,6 +87,27 @@ class Dynamics:
 
     def recordings(self) -> dict[str, dict[str, torch.Tensor]]:
         """Return what goes on the tape once the training is over: by label, tensors by weight name."""
+        return {}
+
+    def handover(self) -> dict[str, Handover]:
+        """Return what the checkpoint stores in place of the weights, by name; asked once, after :meth:`finish`.
+
+        A method that trains signs, choices, coefficients or coordinates hands these over, not the weights that come of
+        them. For each tensor (weights, and biases or norm entries too) the parametrisation, and the arrays that the
+        function ``parts_of`` beside it makes of plain dense arrays:
+
+            signs.parts_of(mask, negative=..., scale=...)      options.parts_of(choices, count, mask)
+            masks.parts_of([mask of each task], initial=None)  basis.parts_of(coefficients, basis, mask)
+            offset.parts_of(sparse, mask, scale)               projection.parts_of(coordinates, initial=None)
+
+            return {"fc1.weight": Handover("options", options.parts_of(chosen, 8, mask), count=8)}
+
+        The mask is that of :attr:`masks` (for ``masks``: the mask of the ``task`` that computes). The seed is the one
+        that the network was drawn with, unless the handover has its own. The network's parameters must hold the
+        weights that the parts decode to when the training ends: bit for bit where the parametrisation is ``exact``,
+        to rounding where it computes (they are then set to what the file decodes to). A tensor that is not named is
+        stored as the method's declaration says.
+        """
         return {}
 
     def figures(self) -> dict[str, float]:

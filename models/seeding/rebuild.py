@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from ...errors import FileFormatError
 from .keyed_product import product_chunks
-from .philox import word_chunks
+from .philox import Words, word_chunks
 from .record import GENERATORS, PHILOX, REBUILDABLE, SeedRecord
 
 FloatArray = npt.NDArray[np.float32]
@@ -68,32 +68,36 @@ def rebuild(record: SeedRecord, shape: tuple[int, ...], start: int = 0, count: i
     if not 0 <= start <= start + length <= total:
         raise ValueError(f"weights {start} to {start + length} are outside the shape {shape}.")
     out = np.empty(length, np.float32)
-    bound = np.float32(record.bound)
     if record.initialiser == "constant":
-        out.fill(bound)
+        out.fill(np.float32(record.bound))
     else:
-        for position, piece in _pieces(record, shape, start, length, bound):
-            out[position : position + piece.size] = piece
+        convert = converter(record)
+        for position, piece in _words(record, shape, start, length):
+            out[position : position + piece.size] = convert(piece)
     return out.reshape(shape) if whole else out
 
 
-def _pieces(
-    record: SeedRecord, shape: tuple[int, ...], start: int, length: int, bound: np.float32
-) -> Iterator[tuple[int, FloatArray]]:
-    convert: Callable[[npt.NDArray[np.int32]], FloatArray]
+def converter(record: SeedRecord) -> Callable[[Words], FloatArray]:
+    """Return what turns a tensor's 32-bit words (Philox) or products (keyed product) into weights; not for constants.
+
+    Args:
+        record: checked by :func:`check_record`.
+    """
+    bound = np.float32(record.bound)
+
+    def signed(drawn: Words) -> npt.NDArray[np.int32]:
+        number = (drawn >> np.uint32(8)) - _MIDDLE if record.generator == PHILOX else drawn
+        return number.view(np.int32)
+
     if record.initialiser == "signed-constant":
+        return lambda drawn: np.where(signed(drawn) >= 0, bound, -bound)
+    scale = bound * np.float32(2.0**-23 if record.generator == PHILOX else 2.0**-31)
+    return lambda drawn: signed(drawn).astype(np.float32) * scale
 
-        def convert(drawn: npt.NDArray[np.int32]) -> FloatArray:
-            return np.where(drawn >= 0, bound, -bound)
-    else:
-        scale = bound * np.float32(2.0**-23 if record.generator == PHILOX else 2.0**-31)
 
-        def convert(drawn: npt.NDArray[np.int32]) -> FloatArray:
-            return drawn.astype(np.float32) * scale
-
+def _words(record: SeedRecord, shape: tuple[int, ...], start: int, length: int) -> Iterator[tuple[int, Words]]:
     if record.generator == PHILOX:
-        for position, chunk in word_chunks(record.seed, record.name, start, length):
-            yield position, convert(((chunk >> np.uint32(8)) - _MIDDLE).view(np.int32))
-    else:
-        for position, products in product_chunks(record.seed, record.name, shape, start, length):
-            yield position, convert(products)
+        yield from word_chunks(record.seed, record.name, start, length)
+        return
+    for position, products in product_chunks(record.seed, record.name, shape, start, length):
+        yield position, products.view(np.uint32)

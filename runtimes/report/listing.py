@@ -119,7 +119,11 @@ def _inspect_checkpoint(path: Path) -> dict[str, Any]:
             "name": name,
             "shape": list(tensor.record.shape),
             "nnz": tensor.kept,
-            "bytes": sum(file.nbytes(key) for key in (f"{name}:mask", f"{name}:values") if key in file),
+            "bytes": sum(
+                file.nbytes(key)
+                for key in (f"{name}:{part}" for part in ("mask", "values", *tensor.record.parts))
+                if key in file
+            ),
             "codec": f"{tensor.record.parametrisation}, {'bit mask' if tensor.record.masked else 'whole'}",
             "bound_bytes": tensor_bound(tensor),
         }

@@ -30,7 +30,7 @@ from hostile.mutate import mutated
 from hostile.originals import Original, originals
 
 from sparsepack.errors import SparsepackError
-from sparsepack.exporters.manifest import plausible_bytes
+from sparsepack.files import plausible_bytes
 
 INPUTS, FULL = 200_000, 2_000_000
 # One byte for each input, in a file that parent and child share: not done, refused, read, failed.
