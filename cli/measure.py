@@ -10,6 +10,7 @@ import click
 
 from .options import (
     FILE,
+    NumberList,
     checkpoint_path,
     force_option,
     model_option,
@@ -49,6 +50,15 @@ from .options import (
 @click.option("--allow-inconclusive", is_flag=True, help="A requirement that the noise leaves open is no failure.")
 @click.option("--batch", type=click.IntRange(min=1), default=1, show_default=True, help="Examples a run.")
 @click.option("--per-layer", is_flag=True, help="Also time every node of the graph, on ONNX Runtime.")
+@click.option("--self-check", is_flag=True, help="Also time each artifact against itself: must come out as 1.00.")
+@click.option(
+    "--batches",
+    type=NumberList(),
+    default=(),
+    metavar="N,N...",
+    help="Also time these batch sizes, as in 1,8,64.",
+)
+@click.option("--throughput", is_flag=True, help="Also count what as many sessions as threads deliver together.")
 @click.option(
     "--time-budget",
     type=click.FloatRange(min=0.05),

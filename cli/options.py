@@ -12,6 +12,22 @@ from ..errors import UsageError
 
 FILE = click.Path(path_type=Path)
 
+
+class NumberList(click.ParamType[tuple[int, ...]]):
+    """Whole numbers from 1, with commas between them."""
+
+    name = "numbers"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, ...]:
+        """Return the numbers; see :class:`click.ParamType`."""
+        if isinstance(value, tuple):
+            return value
+        parts = [part.strip() for part in value.split(",")]
+        if not all(part.isdecimal() and int(part) for part in parts):
+            self.fail(f"'{value}' is no list of whole numbers from 1, as in 1,8,64.", param, ctx)
+        return tuple(int(part) for part in parts)
+
+
 model_option = click.option(
     "--model", metavar="MODEL", help="The user's own model (file.py:factory) that the file came from."
 )

@@ -32,16 +32,27 @@ class TorchSession:
         self.notes = notes
 
     def run(self, *inputs: Array) -> Array:
-        """Return the module's output, or the first of its outputs, as a float32 (or integer) array."""
+        """Return the module's output, or the first of its outputs, as a float32 (or integer) array.
+
+        Raises:
+            UnsupportedError: the module does not compute on these inputs.
+        """
         import torch
 
         tensors = [torch.from_numpy(array).to(self._device) for array in inputs]
         if self._half:
             tensors = [tensor.half() if tensor.is_floating_point() else tensor for tensor in tensors]
         with torch.inference_mode():
-            output = first_output(self._module(*tensors))
+            try:
+                output = first_output(self._module(*tensors))
+            except RuntimeError as error:
+                raise UnsupportedError(f"PyTorch cannot run it: {_first_line(error)}.") from error
         result: Array = (output.float() if output.is_floating_point() else output).cpu().numpy()
         return result
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0].removesuffix(".")
 
 
 def first_output(output: object) -> Tensor:

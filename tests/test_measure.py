@@ -49,6 +49,9 @@ LATENCY_FIELDS = {
     "layers",
     "sparse_macs",
     "notes",
+    "self_check",
+    "batches",
+    "throughput",
 }
 
 

@@ -36,6 +36,9 @@ def measure(
     batch: int = 1,
     time_budget: float = 2.0,
     per_layer: bool = False,
+    self_check: bool = False,
+    batches: Sequence[int] = (),
+    throughput: bool = False,
     require: Sequence[str] = (),
     against: Path | Mapping[Path, Path] | None = None,
     names: Mapping[Path, str] | None = None,
@@ -54,6 +57,9 @@ def measure(
         batch: examples of a timed run.
         time_budget: seconds for timing one pair.
         per_layer: whether single nodes are timed as well, where the runtime can.
+        self_check: whether every artifact is also timed against itself, which must come out as 1.00.
+        batches: batch sizes to time besides, without the baseline.
+        throughput: whether to count what sessions of one thread each, as many as ``threads``, deliver together.
         require: requirements that every artifact must meet, see :mod:`.gates`.
         against: the checkpoint file that the artifacts came from (one for all, or by artifact); parity is then measured
             against it, and training cost and zipped size are taken from it.
@@ -86,7 +92,19 @@ def measure(
     if dataset is not None:
         for subject in opened:
             dataset.check_fits(subject.model_record())
-    conditions = Conditions(yardstick, baseline_runtime, chosen, dataset, threads, batch, time_budget, per_layer)
+    conditions = Conditions(
+        yardstick,
+        baseline_runtime,
+        chosen,
+        dataset,
+        threads,
+        batch,
+        time_budget,
+        per_layer,
+        self_check,
+        batches,
+        throughput,
+    )
     records = []
     for subject in opened:
         if progress is not None:

@@ -26,6 +26,9 @@ class Conditions:
         batch: examples of a timed run.
         time_budget: seconds for timing one pair.
         per_layer: whether single nodes are timed as well, where the runtime can.
+        self_check: whether every artifact is also timed against itself.
+        batches: batch sizes to time besides.
+        throughput: whether to count what sessions on all threads deliver together.
     """
 
     baseline: Subject | RecordBaseline | None
@@ -36,3 +39,6 @@ class Conditions:
     batch: int
     time_budget: float
     per_layer: bool = False
+    self_check: bool = False
+    batches: Sequence[int] = ()
+    throughput: bool = False

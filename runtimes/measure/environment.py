@@ -52,6 +52,7 @@ def current_environment(threads: int) -> dict[str, Any]:
         "cores_physical": psutil.cpu_count(logical=False),
         "cores_logical": psutil.cpu_count(),
         "cores_usable": default_threads(),
+        "affinity": sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None,
         "instruction_sets": [name for name in _INSTRUCTION_SETS if name in flags],
         "frequency_governor": _first_line(_GOVERNOR),
         "load_average": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,

@@ -3,13 +3,17 @@
 A measurement is several episodes; each loads both sides afresh, because where a small network happens to lie in memory
 changes its time by one to three percent, more than all other noise, and stays for as long as it is loaded. An episode
 is many rounds; each round runs both sides, in an order that is drawn for each couple of rounds, so that neither side
-leads more often. A side begins with one run that is not counted, because a small network reads slow right after a large
-one emptied the caches. Clock and callables are arguments: the tests feed a clock of their own.
+leads more often. A side's turn begins with one run that is not counted, because a small network reads slow right after
+a large one emptied the caches; of the few that follow, the fastest stands for the turn in the ratio. A run that another
+process interrupted says nothing about the network, and on a busy machine a fifth of them are; medians of turns would
+double or triple the interval's width there (`benchmarks/latency_trust.py`). Medians, p10 and p90 of the times
+themselves are over all counted runs. Clock and callables are arguments: the tests feed a clock of their own.
 """
 
 from __future__ import annotations
 
 import gc
+import itertools
 import math
 import random
 import statistics
@@ -24,8 +28,9 @@ Run = Callable[[], object]
 Load = Callable[[], Run]
 Clock = Callable[[], int]
 
-# The second lowest and second highest of nine episodes enclose the median with 96.1 % probability.
-EPISODES = 9
+# The fourth lowest and fourth highest of fifteen episodes enclose the median with 96.5 % probability; of nine, where
+# loading is too slow for fifteen, the second lowest and second highest with 96.1 %.
+EPISODES = (15, 9)
 # The second lowest and second highest of ten rounds enclose it with 97.9 %, when there is only one episode.
 MINIMUM_ROUNDS = 10
 MAXIMUM_ROUNDS = 4000
@@ -35,9 +40,12 @@ _WARMUP_LIMIT = 50
 _WARMUP_SHARE = 0.25
 # A side of a round lasts about this long, so that the clock's own cost and one late interrupt stay small beside it.
 _SIDE_NS = 2_000_000
-_SIDE_LIMIT = 20
-# Above this a cold cache is no longer visible, and the run that is not counted would only cost time.
-_UNCOUNTED_BELOW_NS = 20_000_000
+# Of so many runs in a row the fastest counts in the ratio; on both sides of so many, or one would have more chances.
+_GROUP = 3
+_GROUPS_LIMIT = 7
+# Above this a cold cache is no longer visible, and the run that is not counted would only cost time; nor would groups
+# help, because something interrupts almost every run.
+_SHORT_NS = 20_000_000
 
 
 @dataclass(frozen=True)
@@ -77,16 +85,15 @@ class PairedTiming:
 
 
 class _Side:
-    """One side of one episode."""
+    """One side of one episode; ``fastest`` holds what its turns count with in the ratio."""
 
     def __init__(self, run: Run, clock: Clock) -> None:
         self._run = run
         self._clock = clock
         self.times: list[int] = []
-        self.medians: list[float] = []
+        self.fastest: list[float] = []
         self.warmup = 0
-        self._repeats = 1
-        self._uncounted = True
+        self._typical = 0.0
 
     def once(self) -> int:
         begin = self._clock()
@@ -102,18 +109,22 @@ class _Side:
             if len(times) >= 2 and sum(times) > budget_ns:
                 break
         self.warmup = len(times)
-        typical = statistics.median(times[-_WARMUP_WINDOW:])
-        self._repeats = min(_SIDE_LIMIT, max(1, math.ceil(_SIDE_NS / typical)))
-        self._uncounted = typical < _UNCOUNTED_BELOW_NS
+        self._typical = statistics.median(times[-_WARMUP_WINDOW:])
 
-    def turn(self) -> None:
-        """Take one side of a round."""
-        if self._uncounted:
+    @property
+    def short(self) -> bool:
+        """Whether a run is so short that what went before it shows."""
+        return self._typical < _SHORT_NS
+
+    def turn(self, group: int) -> None:
+        """Take one side of a round: groups of so many runs, whose fastest ones' median counts."""
+        if self.short:
             self._run()
             self.warmup += 1
-        times = [self.once() for _ in range(self._repeats)]
-        self.times += times
-        self.medians.append(statistics.median(times))
+        groups = max(1, min(_GROUPS_LIMIT, math.ceil(_SIDE_NS / (group * self._typical)))) if self.short else 1
+        times = [[self.once() for _ in range(group)] for _ in range(groups)]
+        self.times += itertools.chain(*times)
+        self.fastest.append(statistics.median(map(min, times)))
 
 
 def _timing(sides: list[_Side]) -> Timing:
@@ -137,7 +148,8 @@ def time_pair(
     order = random.Random(seed)  # noqa: S311 - an order of turns, nothing secret
     begin = clock()
     runs = _load(subject, baseline, order)
-    episodes = EPISODES if (clock() - begin) * (EPISODES - 1) <= budget * 1e9 else 1
+    loading = clock() - begin
+    episodes = next((count for count in EPISODES if loading * (count - 1) <= budget * 1e9), 1)
     least = 2 if episodes > 1 else MINIMUM_ROUNDS
     played = [_episode(runs, budget / episodes, least, clock, order)]
     while len(played) < episodes:
@@ -150,10 +162,10 @@ def time_pair(
 
 def _speedup(mine: list[_Side], other: list[_Side]) -> Interval:
     if len(mine) == 1:
-        return ratio_interval(other[0].medians, mine[0].medians)
+        return ratio_interval(other[0].fastest, mine[0].fastest)
     # An episode is one sample: what its rounds have in common, where both sides lie, does not average out in them.
     pairs = zip(other, mine, strict=True)
-    return median_interval([statistics.median(ratios(theirs.medians, ours.medians)) for theirs, ours in pairs])
+    return median_interval([statistics.median(ratios(theirs.fastest, ours.fastest)) for theirs, ours in pairs])
 
 
 def _load(subject: Load, baseline: Load, order: random.Random) -> tuple[Run, Run]:
@@ -171,12 +183,13 @@ def _episode(
     with _no_collection():
         for side in sides:
             side.warm_up(budget * 1e9 * _WARMUP_SHARE / 2)
+        group = _GROUP if all(side.short for side in sides) else 1
         first = 0
-        while _goes_on(len(sides[0].medians), least, clock() - begin, budget):
+        while _goes_on(len(sides[0].fastest), least, clock() - begin, budget):
             # Couples of rounds hold one of each order; which comes first is drawn.
-            first = order.randrange(2) if len(sides[0].medians) % 2 == 0 else 1 - first
-            sides[first].turn()
-            sides[1 - first].turn()
+            first = order.randrange(2) if len(sides[0].fastest) % 2 == 0 else 1 - first
+            sides[first].turn(group)
+            sides[1 - first].turn(group)
     return sides
 
 
@@ -186,8 +199,8 @@ def time_alone(subject: Load, *, budget: float, clock: Clock = time.perf_counter
     begin = clock()
     with _no_collection():
         side.warm_up(budget * 1e9 * _WARMUP_SHARE)
-        while _goes_on(len(side.medians), MINIMUM_ROUNDS, clock() - begin, budget):
-            side.turn()
+        while _goes_on(len(side.fastest), MINIMUM_ROUNDS, clock() - begin, budget):
+            side.turn(_GROUP if side.short else 1)
     return _timing([side])
 
 

@@ -75,6 +75,34 @@ class Storage(msgspec.Struct, frozen=True):
     growth: float | None = None
 
 
+class SelfCheck(msgspec.Struct, frozen=True):
+    """The artifact timed against itself: a ratio whose 95 % interval must hold 1.
+
+    ``high - low`` is how small a difference the machine, as busy as it is, lets one see.
+    """
+
+    ratio: float
+    low: float
+    high: float
+
+
+class BatchTiming(msgspec.Struct, frozen=True):
+    """Times of single runs at one batch size, and the examples a second that the median amounts to."""
+
+    batch: int
+    median_ms: float
+    p10_ms: float
+    p90_ms: float
+    examples_per_second: float
+
+
+class Throughput(msgspec.Struct, frozen=True):
+    """Examples a second of so many sessions of one thread each that run at the same time, in batches as above."""
+
+    streams: int
+    examples_per_second: float
+
+
 class Latency(msgspec.Struct, frozen=True):
     """One runtime's times of single runs, interleaved with the baseline's.
 
@@ -91,6 +119,7 @@ class Latency(msgspec.Struct, frozen=True):
         layers: where it was asked for, time per node of the graph (``name``, ``operator``, ``ms``, ``share``).
         sparse_macs: share of the dense network's multiply-adds whose layers ran sparse; None where it is not known.
         notes: what the reader must know, in sentences.
+        self_check: where it was asked for, see :class:`SelfCheck`; likewise ``batches`` and ``throughput``.
     """
 
     median_ms: float
@@ -109,6 +138,9 @@ class Latency(msgspec.Struct, frozen=True):
     layers: list[dict[str, Any]] = []
     sparse_macs: float | None = None
     notes: list[str] = []
+    self_check: SelfCheck | None = None
+    batches: list[BatchTiming] = []
+    throughput: Throughput | None = None
 
 
 class Unavailable(msgspec.Struct, frozen=True):

@@ -96,14 +96,14 @@ class Subject:
             self._sessions[runtime] = self.fresh_session(runtime)
         return self._sessions[runtime]
 
-    def fresh_session(self, runtime: str) -> Session:
-        """Load the artifact on ``runtime`` once more.
+    def fresh_session(self, runtime: str, threads: int | None = None) -> Session:
+        """Load the artifact on ``runtime`` once more, where ``threads`` are given with so many.
 
         Raises:
             SparsepackError: it cannot be loaded.
         """
         source = typed_source(self.artifact.model, self.model)
-        return RUNTIMES[runtime].load(self.artifact, threads=self._threads, source=source)
+        return RUNTIMES[runtime].load(self.artifact, threads=threads or self._threads, source=source)
 
     def inputs(self, session: Session, batch: int) -> tuple[Array, ...]:
         """Return inputs to time a session with; a network of fixed batch size gets that size."""

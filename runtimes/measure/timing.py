@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import msgspec
 
-from ...errors import SparsepackError
+from ...errors import SparsepackError, UsageError
 from ...exporters.onnx_sparse_artifact import OnnxSparseArtifact
 from ...files import Array
 from .. import RUNTIMES
@@ -16,9 +18,10 @@ from .baseline import RecordBaseline
 from .conditions import Conditions
 from .latency import Load, Run, Timing, time_alone, time_pair
 from .memory import Failure, Footprint, footprint
-from .record import Latency, Unavailable
+from .record import Latency, SelfCheck, Unavailable
 from .statistics import Interval
 from .subject import Subject
+from .throughput import sweep, throughput
 
 _UNPAIRED = "the baseline is an earlier record, so nothing was paired and the interval is wide."
 
@@ -29,16 +32,55 @@ def latency_on(runtime: str, subject: Subject, conditions: Conditions) -> Latenc
     Raises:
         UsageError: the baseline is of another network, or an earlier record that does not hold the artifact.
     """
-    found = _whole(runtime, subject, conditions)
+    try:
+        found = _whole(runtime, subject, conditions)
+    except UsageError:
+        raise
+    except SparsepackError as error:
+        return Unavailable(str(error).removesuffix("."))
     if isinstance(found, Unavailable):
         return found
-    layers = []
-    if conditions.per_layer:
-        inputs = subject.inputs(subject.session(runtime), conditions.batch)
-        budget = conditions.time_budget / 2
-        layers = layer_times(subject.artifact, RUNTIMES[runtime], inputs, threads=conditions.threads, budget=budget)
     chosen = subject.artifact.layers if isinstance(subject.artifact, OnnxSparseArtifact) else []
-    return msgspec.structs.replace(found, layers=layers, sparse_macs=sparse_macs(chosen))
+    found = msgspec.structs.replace(found, sparse_macs=sparse_macs(chosen))
+    for wanted, more in _EXTRAS.items():
+        if getattr(conditions, wanted):
+            try:
+                found = msgspec.structs.replace(found, **more(runtime, subject, conditions))
+            except SparsepackError as error:
+                found = msgspec.structs.replace(found, notes=[*found.notes, f"no {wanted.replace('_', ' ')}: {error}"])
+    return found
+
+
+def _per_layer(runtime: str, subject: Subject, conditions: Conditions) -> dict[str, Any]:
+    inputs = subject.inputs(subject.session(runtime), conditions.batch)
+    budget = conditions.time_budget / 2
+    chosen = RUNTIMES[runtime]
+    return {"layers": layer_times(subject.artifact, chosen, inputs, threads=conditions.threads, budget=budget)}
+
+
+def _self_check(runtime: str, subject: Subject, conditions: Conditions) -> dict[str, Any]:
+    inputs = subject.inputs(subject.session(runtime), conditions.batch)
+    load = _loader(subject, runtime, inputs)
+    found = time_pair(load, load, budget=conditions.time_budget).speedup
+    return {"self_check": SelfCheck(found.median, found.low, found.high)}
+
+
+def _batches(runtime: str, subject: Subject, conditions: Conditions) -> dict[str, Any]:
+    return {"batches": sweep(subject, runtime, conditions.batches, conditions.time_budget)}
+
+
+def _throughput(runtime: str, subject: Subject, conditions: Conditions) -> dict[str, Any]:
+    counted = throughput(subject, runtime, conditions.threads, conditions.batch, conditions.time_budget)
+    return {"throughput": counted}
+
+
+# What is measured only where the field of this name in the conditions asks for it.
+_EXTRAS: dict[str, Callable[[str, Subject, Conditions], dict[str, Any]]] = {
+    "per_layer": _per_layer,
+    "self_check": _self_check,
+    "batches": _batches,
+    "throughput": _throughput,
+}
 
 
 def _whole(runtime: str, subject: Subject, conditions: Conditions) -> Latency | Unavailable:

@@ -46,6 +46,7 @@ def render(
     parts += [_summary_table(artifacts) if summary else _storage_table(artifacts), Text(_LEGEND)]
     if not summary and any(_measured(artifact) for artifact in artifacts):
         parts.append(_latency_table(artifacts))
+    parts += _extra_tables(artifacts)
     parts += _layer_tables(artifacts)
     parts += [Text(f"* {line}") for line in notes(artifacts)]
     parts += [Text(f"worse: {line}") for line in regression_lines(artifacts)]
@@ -181,6 +182,26 @@ def _latency_table(artifacts: Sequence[Mapping[str, Any]]) -> Table:
                 human_bytes(entry["peak_rss_bytes"]) if entry["peak_rss_bytes"] is not None else _NONE,
             )
     return table
+
+
+def _extra_tables(artifacts: Sequence[Mapping[str, Any]]) -> list[Table]:
+    """Return times at other batch sizes, and what several sessions deliver together, where they were asked for."""
+    entries = [(a["artifact"], name, entry) for a in artifacts for name, entry in _measured(a).items()]
+    batches = _table("batch sizes", [("artifact", "f"), ("runtime", "l"), *((c, "r") for c in _BATCH_COLUMNS)])
+    together = _table("throughput", [("artifact", "f"), ("runtime", "l"), *((c, "r") for c in _STREAM_COLUMNS)])
+    for artifact, runtime, entry in entries:
+        for row in entry.get("batches", []):
+            times = [digits(row["median_ms"]), digits(row["median_ms"] / row["batch"])]
+            batches.add_row(artifact, runtime, str(row["batch"]), *times, f"{row['examples_per_second']:,.0f}")
+        counted = entry.get("throughput")
+        if counted is not None:
+            rate = f"{counted['examples_per_second']:,.0f}"
+            together.add_row(artifact, runtime, str(counted["streams"]), str(entry["batch"]), rate)
+    return [table for table in (batches, together) if table.row_count]
+
+
+_BATCH_COLUMNS = ("batch", "ms", "ms an example", "examples/s")
+_STREAM_COLUMNS = ("sessions", "batch", "examples/s")
 
 
 def _layer_tables(artifacts: Sequence[Mapping[str, Any]]) -> list[Table]:

@@ -1,0 +1,33 @@
+"""Sections of docs/benchmarks.md about measuring itself."""
+
+from __future__ import annotations
+
+from typing import Any
+
+Figures = dict[str, Any]
+
+
+def latency_trust(figures: Figures) -> list[str]:
+    """ResNet-20 against itself and 5 % slowed down, on a busy machine."""
+    count = figures["repetitions"]
+    loads = figures["load_average"]
+    covered, narrow, found = (figures[key] for key in ("covers_one", "narrower_than_4_percent", "slowdown_found"))
+    burning = _plural(figures["burning_processes"], "process", "es")
+    return [
+        f"ResNet-20 in ONNX Runtime, {_plural(figures['threads'], 'thread')}, {count} repetitions of either pair, "
+        f"beside {burning} that did nothing but count and whatever else ran: load average "
+        f"{min(loads):.0f} to {max(loads):.0f}.",
+        "",
+        "| | of | target |",
+        "|---|---|---|",
+        f"| the same file on both sides: the 95 % interval covers 1.00 | {covered} of {count} | 45 of 50 |",
+        f"| ... and is narrower than 4 % | {narrow} of {count} | all |",
+        f"| a planted slowdown of 5 %: the interval lies below 1 | {found} of {count} | 45 of 50 |",
+        "",
+        f"Width of the interval: median {100 * figures['width_median']:.2f} %, nine in ten below "
+        f"{100 * figures['width_p90']:.2f} %, largest {100 * figures['width_largest']:.2f} %.",
+    ]
+
+
+def _plural(count: int, what: str, ending: str = "s") -> str:
+    return f"{count} {what}{'' if count == 1 else ending}"
