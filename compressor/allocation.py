@@ -12,7 +12,10 @@ from collections.abc import Callable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from ..errors import UsageError, near_miss, unknown_name
+from .mask import BoolArray
 from .smart_ratio import smart_ratio
 from .structure import Element, Groups, NofM, Structure
 
@@ -78,6 +81,38 @@ def allocate(
     return round_to_total(
         found, total, groups, elastic=isinstance(structure, Element), keep_alive=keep_alive, limits=limits or {}
     )
+
+
+def without_share(
+    space: Space,
+    structure: Structure,
+    share: float,
+    within: Mapping[str, BoolArray] | None,
+    *,
+    keep_alive: bool = False,
+) -> dict[str, int]:
+    """Return the weights of each tensor once it has lost ``share`` of its groups: n - round(share n), halves to even.
+
+    Each tensor for itself, so that a small one stops losing groups: of two, a fifth rounds to none. Source: On
+    Iterative Neural Network Pruning, Reinitialization, and the Similarity of Masks, 2020, section 3 (20 % of what
+    remains in each layer and round).
+
+    Args:
+        space: the tensors.
+        structure: what a group is.
+        share: to remove, in (0, 1).
+        within: present masks by name; None: everything is there.
+        keep_alive: every tensor that has a group keeps at least one.
+    """
+    quota = {}
+    for tensor in space.tensors:
+        groups = structure.groups(tensor)
+        left = groups.count
+        if within is not None:
+            left = int(np.count_nonzero(structure.group_scores(within[tensor.name], tensor)))
+        stay = left - round(share * left)
+        quota[tensor.name] = groups.size * (max(stay, min(1, left)) if keep_alive else stay)
+    return quota
 
 
 def densities(allocation: Allocation, space: Space, sparsity: float) -> dict[str, float]:

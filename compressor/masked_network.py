@@ -159,7 +159,8 @@ class MaskedNetwork:
             # What is done to the weights now, nothing that was handed over knows of.
             self.handed = {}
         if isinstance(stage, Record):
-            self.tape.record(stage.label, state_arrays(self.module))
+            masks = {f"mask:{name}": mask.view(np.uint8) for name, mask in self.masks.items()} if stage.masks else {}
+            self.tape.record(stage.label, {**state_arrays(self.module), **masks})
         elif isinstance(stage, Rewind):
             self._rewind(stage)
         elif isinstance(stage, Select):
@@ -230,7 +231,7 @@ class MaskedNetwork:
         units = self._unit_evidence(stage.number)
 
         def choose(scores: Mapping[str, Array]) -> dict[str, BoolArray]:
-            return rule.select(scores, stage.sparsity, within, units)
+            return rule.select(scores, stage.sparsity, within, units, stage.share)
 
         given = ScoreInputs(
             probe.weights(), self.evidence, self.recipe.seed, stage.number, self.recipe.options, choose, probe.unit_axes

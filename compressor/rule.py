@@ -9,7 +9,7 @@ import numpy as np
 
 from ..files import Array
 from ..models.prunable import PrunableTensor
-from .allocation import Allocation, Quota, allocate, implied_sparsity
+from .allocation import Allocation, Quota, allocate, implied_sparsity, without_share
 from .coupling import Network, couple
 from .mask import BoolArray
 from .saliency import UnitEvidence
@@ -70,6 +70,7 @@ class MaskRule:
         sparsity: float,
         within: Mapping[str, BoolArray] | None = None,
         evidence: UnitEvidence | None = None,
+        share: float | None = None,
     ) -> dict[str, BoolArray]:
         """Return the masks of the highest scores (see :func:`~.selection.select`), or of the best coupled units.
 
@@ -78,10 +79,13 @@ class MaskRule:
             sparsity: share of the space to remove.
             within: masks that the result lies within, or None.
             evidence: what a saliency of units may look at besides.
+            share: of the groups of each tensor that are left, to remove whatever ``sparsity`` says; None: go by that.
         """
         if self.units is not None:
             return self.units.select(replace(evidence or UnitEvidence(), scores=scores), sparsity, within)
         quota = self.quota(sparsity, within)
+        if share is not None:
+            quota = without_share(self.space, self.structure, share, within, keep_alive=self.keep_alive)
         return select(scores, quota, self.structure, self.space, keep_alive=self.keep_alive, within=within)
 
 

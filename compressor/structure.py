@@ -9,6 +9,8 @@ groups stands for. Everything is pure numpy; selection decides which groups stay
                 layers is coupled to it
     neuron      the same for linear layers alone
     head        the same for attention heads alone
+
+Those that treat each layer by its kind, without coupling, are in :mod:`sparsepack.compressor.layer_structure`.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
@@ -26,8 +28,9 @@ from .mask import BoolArray
 
 if TYPE_CHECKING:
     from ..models.prunable import PrunableTensor
+    from .layer_structure import LayerStructure
 
-STRUCTURES = ("element", "N:M", "channel")
+STRUCTURES = ("element", "N:M", "channel", "input-channel", "hybrid", "fully-connected")
 PARTS = ("channel", "neuron", "head")
 
 
@@ -198,14 +201,15 @@ class Channel:
         return np.ascontiguousarray(np.broadcast_to(group_mask.reshape(extent), tensor.shape))
 
 
-Structure = Element | NofM | Channel
+Structure: TypeAlias = "Element | NofM | Channel | LayerStructure"
 
 
 def parse_structure(text: str) -> Structure:
     """Return the structure that a recipe names.
 
     Args:
-        text: ``element``, ``channel``, ``neuron``, ``head``, or two numbers such as ``2:4`` (keep 2 of every 4).
+        text: ``element``, ``channel``, ``neuron``, ``head``, ``input-channel``, ``hybrid``, ``fully-connected``, or two
+            numbers such as ``2:4`` (keep 2 of every 4).
 
     Raises:
         UsageError: the text names no structure.
@@ -214,10 +218,16 @@ def parse_structure(text: str) -> Structure:
         return Element()
     if text in PARTS:
         return Channel(part=text)
+    # These are made of the structures above.
+    from .layer_structure import LAYER_STRUCTURES
+
+    if text in LAYER_STRUCTURES:
+        return LAYER_STRUCTURES[text]
     match = re.fullmatch(r"(\d{1,3}):(\d{1,3})", text)
     if match is None:
         raise UsageError(
-            f"unknown structure '{text}'. Choose from: element, N:M (for example 2:4), {', '.join(PARTS)}."
+            f"unknown structure '{text}'. Choose from: element, N:M (for example 2:4), "
+            f"{', '.join((*PARTS, *LAYER_STRUCTURES))}."
         )
     n, m = int(match[1]), int(match[2])
     if not 1 <= n < m:
@@ -226,8 +236,14 @@ def parse_structure(text: str) -> Structure:
 
 
 def recorded_structure(text: str) -> str:
-    """Return the structure that a mask itself has: those of channels, neurons and heads are all of output units."""
-    return "channel" if text in PARTS else text
+    """Return the structure that a mask itself has.
+
+    Those of channels, neurons and heads are all of output units; one that treats layers by their kind says nothing of a
+    single mask.
+    """
+    if text in PARTS:
+        return "channel"
+    return "element" if text in ("hybrid", "fully-connected") else text
 
 
 def to_blocks(array: Array, output_axis: int, m: int) -> Array:

@@ -13,6 +13,7 @@ from ...errors import UsageError
 from ...files import Array
 from ...models.dataset import Dataset
 from ..counter import Counter
+from ..layer_structure import LayerStructure
 from ..mask import BoolArray
 from ..rule import MaskRule
 from ..structure import Channel
@@ -66,10 +67,11 @@ class Probe:
 
     @property
     def unit_axes(self) -> dict[str, int]:
-        """The axis of output units by tensor name, where the structure removes them as a whole; else empty."""
-        if not isinstance(self.rule.structure, Channel):
-            return {}
-        return {tensor.name: tensor.output_axis for tensor in self.rule.space.tensors}
+        """The axis of units by tensor name, where the structure removes them as a whole: of outputs, or of inputs."""
+        structure, tensors = self.rule.structure, self.rule.space.tensors
+        if isinstance(structure, LayerStructure):
+            return {t.name: axis for t in tensors if (axis := structure.unit_axis(t)) is not None}
+        return {t.name: t.output_axis for t in tensors} if isinstance(structure, Channel) else {}
 
     @property
     def dataset(self) -> Dataset:

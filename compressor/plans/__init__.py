@@ -15,7 +15,7 @@ from .pruned_by_training import pruned_by_training, pruned_while_tuning
 from .solved import solved
 from .stages import Change, Record, Rewind, Select, Stage, Train
 from .standard import standard
-from .tickets import learning_rate_rewinding, ticket_check, ticket_transfer
+from .tickets import learning_rate_rewinding, local_rounds, ticket_check, ticket_transfer
 
 __all__ = ["PLANS", "Change", "Record", "Rewind", "Select", "Stage", "Train", "make_plan"]
 
@@ -24,6 +24,7 @@ PLANS: dict[str, Callable[[PruneRecipe, Method, float], list[Stage]]] = {
     "learning-rate-rewinding": learning_rate_rewinding,
     "ticket-check": ticket_check,
     "ticket-transfer": ticket_transfer,
+    "local-rounds": local_rounds,
     "layerwise": layerwise,
     "solved": solved,
     "pruned-by-training": pruned_by_training,

@@ -9,10 +9,17 @@ from ..settings import TrainSettings
 
 @dataclass(frozen=True)
 class Record:
-    """Put the present state on the tape."""
+    """Put the present state on the tape.
+
+    Attributes:
+        title: for log and progress.
+        label: of the state.
+        masks: whether the present masks go with it, as ``mask:NAME``.
+    """
 
     title: str
     label: str
+    masks: bool = False
 
 
 @dataclass(frozen=True)
@@ -48,6 +55,8 @@ class Select:
         sparsity: of the space after it.
         number: of the round, from 0.
         within: whether the new mask lies within the present one.
+        share: every tensor loses this share of the groups that it has left, whatever sparsity that makes; None: the
+            allocation divides ``sparsity``.
     """
 
     title: str
@@ -55,6 +64,7 @@ class Select:
     sparsity: float
     number: int
     within: bool = True
+    share: float | None = None
 
 
 @dataclass(frozen=True)

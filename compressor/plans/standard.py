@@ -16,7 +16,7 @@ from ..methods import Method
 from ..schedule import SPACINGS, iterative, one_shot
 from ..scores import find_score
 from ..settings import PruneRecipe
-from ..training.tape import INITIAL, step_label
+from ..training.tape import INITIAL, round_label, step_label
 from .stages import Change, Record, Rewind, Select, Stage, Train
 
 
@@ -71,6 +71,12 @@ def trainings(stage: Train, *, even_empty: bool = False) -> list[Stage]:
     return [stage] if stage.settings.epochs or even_empty else []
 
 
+def kept_round(recipe: PruneRecipe, number: int) -> list[Stage]:
+    """Return the stage that records what round ``number`` (0: the dense training) ended in, where the recipe asks."""
+    label = round_label(number)
+    return [Record(f"state of {label}", label, masks=True)] if recipe.options.get("keep_rounds") else []
+
+
 def fine_tunings(recipe: PruneRecipe, dynamics: str, suffix: str = "") -> list[Stage]:
     """Return the training that follows a mask: ``fine_tune``, or the training itself again from an earlier step on.
 
@@ -120,6 +126,7 @@ def _after_training(recipe: PruneRecipe, method: Method, sparsity: float) -> lis
         stages.append(Record("initial state", step_label(0)))
     record_step = step if rewinds and step else None
     stages += trainings(Train("training", recipe.train, method.prepares, record_step=record_step))
+    stages += kept_round(recipe, 0)
     levels = levels_of(recipe, sparsity)
     for number, level in enumerate(levels):
         suffix = suffix_of(number, levels)
@@ -131,4 +138,5 @@ def _after_training(recipe: PruneRecipe, method: Method, sparsity: float) -> lis
             stages += trainings(Train(f"retraining{suffix}", recipe.train, method.dynamics, first_step=step))
         else:
             stages += fine_tunings(recipe, method.dynamics, suffix)
+        stages += kept_round(recipe, number + 1)
     return stages

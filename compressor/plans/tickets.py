@@ -4,6 +4,8 @@
                               schedule set back
     ticket-check              find the ticket (on data that may be corrupted), change it once, train it
     ticket-transfer           find the ticket on other data or with another optimiser, train it on the run's own
+    local-rounds              rounds in which each layer loses a share of what it has left, with the weights set back,
+                              reduced to their sign, or kept
 
 Pure: no file, no network; the same recipe gives the same plan.
 """
@@ -16,9 +18,11 @@ import msgspec
 
 from ...errors import UsageError
 from ..methods import Method
+from ..schedule import geometric_rounds
 from ..settings import PruneRecipe
-from .stages import Change, Rewind, Select, Stage, Train
-from .standard import levels_of, standard, suffix_of, trainings
+from ..training.tape import INITIAL, step_label
+from .stages import Change, Record, Rewind, Select, Stage, Train
+from .standard import kept_round, levels_of, standard, suffix_of, trainings
 
 
 def learning_rate_rewinding(recipe: PruneRecipe, method: Method, sparsity: float) -> list[Stage]:
@@ -68,3 +72,37 @@ def ticket_transfer(recipe: PruneRecipe, method: Method, sparsity: float) -> lis
     step = recipe.options["rewind_step"]
     final = trainings(Train("training on the target", recipe.train, method.dynamics, first_step=step))
     return [*moved, *changes, *final]
+
+
+def local_rounds(recipe: PruneRecipe, method: Method, sparsity: float) -> list[Stage]:
+    """Return the stages of rounds that remove a share of what each layer has left.
+
+    Their number is the recipe's ``rounds`` (each then removes the share that reaches ``sparsity`` in as many), or what
+    the option ``rate`` needs to reach it. Layers with few groups round the share their own way, so the sparsity comes
+    out near the one asked for.
+    """
+    step, kept = recipe.options["rewind_step"], recipe.options["kept"]
+    share = recipe.options["rate"]
+    rounds = recipe.rounds or max(1, geometric_rounds(sparsity, share))
+    if recipe.rounds:
+        share = 1 - (1 - sparsity) ** (1 / rounds)
+    rewinds = kept != "finetune"
+    if step and not rewinds:
+        raise UsageError("kept is finetune, so nothing is set back to the step that rewind_step names; leave it out.")
+    if step and not recipe.train.epochs:
+        raise UsageError(f"rewind_step is {step}, and there is no training to take that step.")
+    levels = [1 - (1 - share) ** (number + 1) for number in range(rounds)]
+    stages: list[Stage] = [] if step else [Record("initial state", INITIAL)]
+    stages += trainings(Train("training", recipe.train, "none", record_step=step or None))
+    stages += kept_round(recipe, 0)
+    for number, level in enumerate(levels):
+        suffix = suffix_of(number, levels)
+        stages.append(Select(f"mask{suffix}", str(method.score), level, number, share=share))
+        if rewinds:
+            stages.append(Rewind(f"rewinding{suffix}", step_label(step)))
+        if kept not in ("rewind", "finetune"):
+            stages += [Change(f"{name}{suffix}", name, level, number) for name in method.transforms]
+        first = step if rewinds else 0
+        stages += trainings(Train(f"retraining{suffix}", recipe.train, method.dynamics, first_step=first))
+        stages += kept_round(recipe, number + 1)
+    return stages

@@ -21,6 +21,11 @@ def step_label(step: int) -> str:
     return INITIAL if step == 0 else f"step-{step}"
 
 
+def round_label(number: int) -> str:
+    """Return the label of the state and masks at the end of round ``number``; round 0 is the dense training."""
+    return f"round-{number}"
+
+
 class _Header(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     format: str
     version: int

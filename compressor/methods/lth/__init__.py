@@ -1,6 +1,7 @@
 """Lottery tickets (LTH): the mask of a trained network on the weights of an early moment, trained again."""
 
 from ..declaration import Method
+from .local import LOCAL_TICKET, RANDOM_LOCAL_TICKET
 from .studies import MASK_CRITERIA, REINITIALISED_TICKET, TICKET_CHECK, TICKET_TRANSFER
 from .tickets import LAMP, LEARNING_RATE_REWINDING, LOTTERY_TICKET, PRETRAINED_TICKET
 
@@ -13,4 +14,6 @@ METHODS: tuple[Method, ...] = (
     TICKET_CHECK,
     TICKET_TRANSFER,
     PRETRAINED_TICKET,
+    LOCAL_TICKET,
+    RANDOM_LOCAL_TICKET,
 )

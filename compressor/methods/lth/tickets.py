@@ -7,6 +7,8 @@ from ..declaration import Method, Option
 RATE = Option("rate", float, 0.2, "share of what is left that a round removes", minimum=0, maximum=1, strict=True)
 REWIND_STEP = Option("rewind_step", int, 0, "step that survivors are set back to; 0: the initial weights", minimum=0)
 
+KEEP_ROUNDS = Option("keep_rounds", bool, False, "record state and masks at the end of every round, for analyze")
+
 _TRAINED_DENSITIES = "a ticket's layer densities come from the trained weights or are equal"
 
 LOTTERY_TICKET = Method(
@@ -26,7 +28,7 @@ LOTTERY_TICKET = Method(
     allocations=("global", "uniform", "explicit"),
     schedules=("iterative", "one-shot"),
     needs=("data", "labels", "training"),
-    options=(REWIND_STEP, RATE),
+    options=(REWIND_STEP, RATE, KEEP_ROUNDS),
     reasons={
         "erdos-renyi": _TRAINED_DENSITIES,
         "erdos-renyi-kernel": _TRAINED_DENSITIES,
