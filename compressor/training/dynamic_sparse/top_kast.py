@@ -83,8 +83,9 @@ class TopKast(Dynamics):
                 if weight.grad is None:
                     continue
                 inside, beyond = self.masks[name], self.backward[name] & ~self.masks[name]
-                density = self._forward_counts[name] / weight.numel()
-                weight.grad.add_(weight * (inside + beyond / max(density, 1e-12)), alpha=self._penalty)
+                # A layer that computes with nothing counts as one that has a single weight.
+                density = max(1, self._forward_counts[name]) / weight.numel()
+                weight.grad.add_(weight * (inside + beyond / density), alpha=self._penalty)
                 weight.grad.mul_(self.backward[name])
         return True
 
@@ -94,7 +95,7 @@ class TopKast(Dynamics):
             # What is remembered of weights that were in B once must not move them.
             self._dense[name] = torch.where(self.backward[name], weight.detach(), self._dense[name])
         if (step + 1) % self._every == 0:
-            before = self.backward
+            before = dict(self.backward)
             self._choose()
             if self._optimiser is not None:
                 for name, weight in self._weights.items():
