@@ -17,7 +17,9 @@ from .options import FILE, force_option, threads_option
 )
 @click.option("--method", metavar="NAME", help="See 'compress methods'.")
 @click.option("--sparsity", type=float, metavar="S", help="Share of prunable weights to remove, 0 <= S < 1.")
-@click.option("--structure", metavar="KIND", help="element, N:M (2:4), channel, neuron, head, input-channel ...")
+@click.option(
+    "--structure", metavar="KIND", help="element, N:M (2:4), block:RxC, channel, neuron, head, input-channel ..."
+)
 @click.option("--saliency", metavar="NAME", help="What ranks coupled channels, neurons or heads: l1, l2, taylor ...")
 @click.option("--aggregation", metavar="NAME", help="Of the layers of a coupled unit: sum, mean, l2 or max.")
 @click.option("--round-to", type=click.IntRange(min=1), metavar="N", help="Keep multiples of N coupled units.")

@@ -210,6 +210,11 @@ def _select_groups(
             raise UsageError(
                 f"keeping every layer alive needs {-quota} more weights than the sparsity leaves (one group a layer)."
             )
+    if len(set(sizes)) == 1:
+        # As many as fit are the best ones.
+        left = [a & ~taken for a, taken in zip(allowed, chosen, strict=True)]
+        fitting = min(quota // sizes[0], sum(int(np.count_nonzero(mask)) for mask in left))
+        return [taken | more for taken, more in zip(chosen, top_k(ranked, fitting, left), strict=True)]
     _fill(chosen, ranked, sizes, allowed, quota)
     return chosen
 

@@ -64,8 +64,8 @@ class RunSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         name: folder name of the run, unique in the recipe.
         method: see ``compress methods``.
         sparsity: share of the prunable weights to remove.
-        structure: ``element``, ``N:M``, ``channel``, ``neuron``, ``head``, ``input-channel``, ``hybrid`` or
-            ``fully-connected``.
+        structure: ``element``, ``N:M``, ``block:RxC``, ``channel``, ``neuron``, ``head``, ``input-channel``, ``hybrid``
+            or ``fully-connected``.
         allocation: a name, or densities by layer name or glob.
         schedule: ``one-shot``, ``iterative`` or ``gradual``.
         rounds: of an iterative schedule; None: as many as the method's ``rate`` needs.

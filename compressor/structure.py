@@ -4,6 +4,7 @@ In: a prunable tensor and its element scores (higher = keep). Out: group scores,
 groups stands for. Everything is pure numpy; selection decides which groups stay.
 
     element     every weight for itself
+    block       RxC weights of the matrix (output units x the rest) stay or go together: block:4x1, block:1x9 ...
     N:M         of every M neighbours along the reduction (input) dimension exactly N stay
     channel     an output filter (convolution), output unit (linear layer) or head as a whole, with whatever of other
                 layers is coupled to it
@@ -28,9 +29,10 @@ from .mask import BoolArray
 
 if TYPE_CHECKING:
     from ..models.prunable import PrunableTensor
+    from .block import Block
     from .layer_structure import LayerStructure
 
-STRUCTURES = ("element", "N:M", "channel", "input-channel", "hybrid", "fully-connected")
+STRUCTURES = ("element", "N:M", "block", "channel", "input-channel", "hybrid", "fully-connected")
 PARTS = ("channel", "neuron", "head")
 
 
@@ -201,15 +203,15 @@ class Channel:
         return np.ascontiguousarray(np.broadcast_to(group_mask.reshape(extent), tensor.shape))
 
 
-Structure: TypeAlias = "Element | NofM | Channel | LayerStructure"
+Structure: TypeAlias = "Element | NofM | Block | Channel | LayerStructure"
 
 
 def parse_structure(text: str) -> Structure:
     """Return the structure that a recipe names.
 
     Args:
-        text: ``element``, ``channel``, ``neuron``, ``head``, ``input-channel``, ``hybrid``, ``fully-connected``, or two
-            numbers such as ``2:4`` (keep 2 of every 4).
+        text: ``element``, ``channel``, ``neuron``, ``head``, ``input-channel``, ``hybrid``, ``fully-connected``, two
+            numbers such as ``2:4`` (keep 2 of every 4), or the rows and columns of a block such as ``block:4x1``.
 
     Raises:
         UsageError: the text names no structure.
@@ -219,15 +221,18 @@ def parse_structure(text: str) -> Structure:
     if text in PARTS:
         return Channel(part=text)
     # These are made of the structures above.
+    from .block import parse_block
     from .layer_structure import LAYER_STRUCTURES
 
     if text in LAYER_STRUCTURES:
         return LAYER_STRUCTURES[text]
+    if block := parse_block(text):
+        return block
     match = re.fullmatch(r"(\d{1,3}):(\d{1,3})", text)
     if match is None:
         raise UsageError(
-            f"unknown structure '{text}'. Choose from: element, N:M (for example 2:4), "
-            f"{', '.join((*PARTS, *LAYER_STRUCTURES))}."
+            f"unknown structure '{text}'. Choose from: element, N:M (for example 2:4), block:RxC (for example "
+            f"block:4x1), {', '.join((*PARTS, *LAYER_STRUCTURES))}."
         )
     n, m = int(match[1]), int(match[2])
     if not 1 <= n < m:

@@ -1,6 +1,7 @@
 """The order-0 entropy bound: the fewest bytes that a code without memory could spend on what a tensor stores.
 
-    positions   element: size * H(kept / size); N:M: log2 C(M, N) a block; channel: units * H(kept units / units),
+    positions   element: size * H(kept / size); N:M: log2 C(M, N) a block; channel: units * H(kept units / units), and
+                block: blocks * H(kept blocks / blocks),
                 where H(p) = -p log2 p - (1 - p) log2 (1 - p); nothing for a tensor that is kept whole
     values      floats: empirical entropy of sign and exponent together, plus the raw mantissa bits;
                 other types: empirical entropy of the values; codes: their empirical entropy (the table is not
@@ -19,12 +20,14 @@ from collections.abc import Iterable
 import numpy as np
 import numpy.typing as npt
 
+from ..compressor.block import block_of
 from ..compressor.checkpoint import SparseTensor
 from ..compressor.mask import BoolArray
 from ..compressor.structure import NofM, parse_structure, to_blocks
 from ..errors import UsageError
 from ..files import Array
 from .codecs.floats import FLOATS
+from .codecs.tiles import kept_tiles
 from .parts import drawn, part_of
 
 
@@ -50,6 +53,10 @@ def position_bits(mask: BoolArray, structure: str = "element", output_axis: int 
     if structure == "channel" and (units == units[:, :1]).all():
         kept = int(np.count_nonzero(units[:, 0]))
         return entropy_bits([kept, units.shape[0] - kept])
+    tiles = block_of(structure, shape, output_axis)
+    if tiles is not None and (whole := kept_tiles(mask.reshape(shape), tiles, output_axis)) is not None:
+        kept = int(np.count_nonzero(whole))
+        return entropy_bits([kept, whole.size - kept])
     blocks = _blocks(structure)
     if blocks is not None and units.shape[1] % blocks.m == 0:
         rows = to_blocks(mask.reshape(shape), output_axis, blocks.m)

@@ -5,6 +5,9 @@ A masked tensor is a matrix with one row an output unit: [O, I] as it is, a conv
 (rows + 1), ``<name>.col_indices`` (rising within a row) and ``<name>.values``; a selected tensor has no values, its
 seed draws them. A tensor without a mask stands under its own name. Frozen weights come from the seed too.
 
+A mask of blocks (structure ``block:RxC``) is stored as block sparse rows (BSR): the same arrays with one row a row of
+blocks and one column a column of them, ``<name>.values`` as [blocks, R, C]; see :mod:`.bsr`.
+
 Indices are int32; int64 where a consumer wants it (torch with MKL takes either, both of one type), uint16 for files of
 half the index bytes (scipy widens them; row pointers stay int32).
 """
@@ -17,11 +20,14 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ..compressor.block import Block, block_of
 from ..compressor.checkpoint import SparseCheckpoint
 from ..compressor.mask import BoolArray
 from ..errors import FileFormatError, UnsupportedError, unknown_name
 from ..files import Array, TensorFile
 from .arrays import ArraysArtifact, ArraySpec, scale_arrays, scale_spec, whole_arrays, write_arrays
+from .bsr import BsrMatrix, from_tiles, to_tiles
+from .codecs.tiles import kept_tiles
 from .container import StoredTensor
 from .manifest import TensorEntry
 from .parts import Part
@@ -95,15 +101,28 @@ def _arrays(part: Part, index_dtype: str) -> dict[str, Array]:
             f"tensor '{name}' of shape {shape} has {columns} columns and keeps {part.entry.kept_count} weights, "
             f"too many for {index_dtype} indices; give --index-dtype int64, or use 'packed'."
         )
-    matrix = _as_matrix(part.mask, part.entry)
-    crow = np.zeros(rows + 1, pointers)
-    np.cumsum(np.count_nonzero(matrix, axis=1), out=crow[1:])
-    col = np.nonzero(matrix)[1].astype(index_dtype)
+    block = block_of(part.entry.structure, shape, part.entry.output_axis)
+    tiles = None if block is None else kept_tiles(part.mask, block, part.entry.output_axis)
+    if block is None or tiles is None:
+        matrix = _as_matrix(part.mask, part.entry)
+    else:
+        matrix = tiles.reshape(rows // block.rows, -1)
+    crow, col = _pointers(matrix, index_dtype)
     arrays: dict[str, Array] = {f"{name}.crow_indices": crow, f"{name}.col_indices": col}
     if part.values is not None:
         values = part.values if part.coded is None else part.coded.codes
-        arrays[f"{name}.values"] = reorder(values, part.mask, matrix, part.entry)
+        if block is None or tiles is None:
+            arrays[f"{name}.values"] = reorder(values, part.mask, matrix, part.entry)
+        else:
+            arrays[f"{name}.values"] = to_tiles(values, part.mask, block, part.entry.output_axis)
     return arrays | scale_arrays(part)
+
+
+def _pointers(matrix: BoolArray, index_dtype: str) -> tuple[Array, Array]:
+    """Return row pointers and column indices of what a matrix keeps."""
+    crow = np.zeros(len(matrix) + 1, INDEX_DTYPES[index_dtype][0])
+    np.cumsum(np.count_nonzero(matrix, axis=1), out=crow[1:])
+    return crow, np.nonzero(matrix)[1].astype(index_dtype)
 
 
 def _as_matrix(array: Array, entry: TensorEntry) -> Array:
@@ -143,13 +162,31 @@ class CsrArtifact(ArraysArtifact):
         if self.manifest.index_dtype not in INDEX_DTYPES:
             raise FileFormatError(f"{self.path} has indices of the unknown type '{self.manifest.index_dtype}'.")
         pointers, _ = INDEX_DTYPES[self.manifest.index_dtype]
+        block = self.block(entry)
+        height = 1
+        shape: tuple[int, ...] = (entry.kept_count,)
+        if block is not None:
+            height = block.rows
+            shape = (entry.kept_count // (block.rows * block.columns), block.rows, block.columns)
         spec: ArraySpec = {
-            f"{entry.name}.crow_indices": (pointers, (rows + 1,)),
-            f"{entry.name}.col_indices": (self.manifest.index_dtype, (entry.kept_count,)),
+            f"{entry.name}.crow_indices": (pointers, (rows // height + 1,)),
+            f"{entry.name}.col_indices": (self.manifest.index_dtype, shape[:1]),
         }
         if entry.parametrisation != "selected":
-            spec[f"{entry.name}.values"] = (entry.stored_dtype, (entry.kept_count,))
+            spec[f"{entry.name}.values"] = (entry.stored_dtype, shape)
         return spec | scale_spec(entry)
+
+    def block(self, entry: TensorEntry) -> Block | None:
+        """Return the blocks in which a tensor is stored; None where it is stored weight by weight.
+
+        A mask may have lost the structure that it was selected as: then there is a column index for each weight.
+        """
+        block = block_of(entry.structure, entry.shape, entry.output_axis)
+        name = f"{entry.name}.col_indices"
+        if block is None or name not in self.file:
+            return None
+        blocks, rest = divmod(entry.kept_count, block.rows * block.columns)
+        return None if rest or self.file.shape(name) != (blocks,) else block
 
     def csr(self, name: str) -> CsrMatrix:
         """Return a masked tensor's matrix, checked; values in the tensor's own dtype, a selected tensor's drawn.
@@ -160,17 +197,53 @@ class CsrArtifact(ArraysArtifact):
         entry = self._entry(self._entry(name).alias_of or name)
         if not entry.masked:
             raise FileFormatError(f"{self.path}: tensor '{name}' has no mask; it is stored whole, under its own name.")
-        dense = self.tensor(entry.name)
-        mask = self.read(entry).mask
-        crow, col = (self.file.read(f"{entry.name}.{part}_indices") for part in ("crow", "col"))
-        values = _as_matrix(dense, entry)[_as_matrix(np.asarray(mask), entry)]
+        matrix = _as_matrix(np.asarray(self.read(entry).mask), entry)
+        crow, col = _pointers(matrix, self.manifest.index_dtype)
+        values = _as_matrix(self.tensor(entry.name), entry)[matrix]
         return CsrMatrix(crow, col, values, matrix_shape(entry.shape, entry.output_axis))
+
+    def bsr(self, name: str) -> BsrMatrix:
+        """Return the matrix of a tensor whose mask is one of blocks, as :meth:`csr` does.
+
+        Raises:
+            FileFormatError: the tensor has no mask of blocks, or its arrays are malformed.
+        """
+        entry = self._entry(self._entry(name).alias_of or name)
+        block = self.block(entry) if entry.masked else None
+        if block is None:
+            raise FileFormatError(f"{self.path}: tensor '{name}' is not stored in blocks.")
+        mask = np.asarray(self.read(entry).mask)
+        crow, col = (self.file.read(f"{entry.name}.{part}_indices") for part in ("crow", "col"))
+        values = to_tiles(self.tensor(entry.name)[mask], mask, block, entry.output_axis)
+        return BsrMatrix(crow, col, values, matrix_shape(entry.shape, entry.output_axis))
 
     def read(self, entry: TensorEntry) -> StoredTensor:
         """Return mask and values; see :meth:`.container.ContainerArtifact.read`."""
         if not entry.masked:
             return self.scaled(entry, None, self.file.read(entry.name).reshape(-1), "dense")
+        block = self.block(entry)
         rows, columns = matrix_shape(entry.shape, entry.output_axis)
+        if block is not None:
+            rows, columns = rows // block.rows, columns // block.columns
+        matrix = self._kept(entry, rows, columns)
+        kind = "csr" if block is None else "bsr"
+        if block is None:
+            mask: BoolArray = _from_matrix(matrix, entry)
+        else:
+            mask = block.spread(matrix.reshape(-1), entry.shape, entry.output_axis)
+        if entry.parametrisation == "selected":
+            return StoredTensor(mask, None, f"{kind} + seeded")
+        values = self.file.read(f"{entry.name}.values")
+        if block is not None:
+            values = from_tiles(values, matrix, block, mask, entry.output_axis)
+        elif entry.output_axis != 0:
+            dense = np.empty(matrix.shape, values.dtype)
+            dense[matrix] = values
+            values = _from_matrix(dense, entry)[mask]
+        return self.scaled(entry, mask, values, kind)
+
+    def _kept(self, entry: TensorEntry, rows: int, columns: int) -> BoolArray:
+        """Return which weights, or blocks, of the matrix the indices name; they are checked."""
         crow = self.file.read(f"{entry.name}.crow_indices").astype(np.int64)
         col = self.file.read(f"{entry.name}.col_indices").astype(np.int64)
         counts = np.diff(crow)
@@ -183,12 +256,4 @@ class CsrArtifact(ArraysArtifact):
             raise FileFormatError("column indices do not rise within a row.")
         matrix = np.zeros((rows, columns), np.bool_)
         matrix.reshape(-1)[flat] = True
-        mask: BoolArray = _from_matrix(matrix, entry)
-        if entry.parametrisation == "selected":
-            return StoredTensor(mask, None, "csr + seeded")
-        values = self.file.read(f"{entry.name}.values")
-        if entry.output_axis != 0:
-            dense = np.empty(matrix.shape, values.dtype)
-            dense[matrix] = values
-            values = _from_matrix(dense, entry)[mask]
-        return self.scaled(entry, mask, values, "csr")
+        return matrix

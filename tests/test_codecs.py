@@ -36,6 +36,7 @@ def test_ids_are_the_ones_in_released_files() -> None:
         "seeded-mask",
         "channels",
         "n-of-m",
+        "blocks",
         "gaps",
         "bitmap",
         "bitmap-deflate",

@@ -25,9 +25,9 @@ from sparsepack.models.source import load_source
 
 Build = Callable[..., SparseCheckpoint]
 
-STRUCTURES = ["element", "2:4", "channel"]
+STRUCTURES = ["element", "2:4", "block:2x2", "channel"]
 PARAMETRISATIONS = ["identity", "frozen-seed", "frozen-values", "selected"]
-# Shape and output axis; the last three have no blocks of four.
+# Shape and output axis; the last three have no blocks.
 SHAPES = [((6, 8), 0), ((8, 6), 1), ((4, 4, 3, 3), 0), ((5, 3), 0), ((0, 4), 0), ((), 0)]
 BLOCKED = SHAPES[:3]
 
@@ -40,7 +40,7 @@ def group_mask(shape: tuple[int, ...], axis: int, structure: str) -> Array:
         return np.asarray(rng.random(shape) < 0.4)
     tensor = PrunableTensor("w", shape, "conv" if len(shape) > 2 else "linear", axis, 1, 1)
     groups = parsed.groups(tensor)
-    if structure == "channel":
+    if structure in ("channel", "block:2x2"):
         return parsed.expand(rng.random(groups.count) < 0.5, tensor)
     order = np.argsort(rng.random((groups.count, groups.size)), axis=1)
     return parsed.expand(order < 2, tensor)
@@ -90,7 +90,7 @@ def kinds() -> Iterator[tuple[str, str, str, tuple[int, ...], int, str]]:
         for structure, parametrisation, dtype in itertools.product(
             STRUCTURES, PARAMETRISATIONS, ["float32", "float16", "bfloat16", "float64"]
         ):
-            for shape, axis in BLOCKED if structure == "2:4" else SHAPES:
+            for shape, axis in BLOCKED if structure in ("2:4", "block:2x2") else SHAPES:
                 yield format, structure, parametrisation, shape, axis, dtype
 
 
@@ -183,7 +183,9 @@ def test_every_kind_through_the_formats_that_need_the_network(
 ) -> None:
     (tmp_path / "network.py").write_text(FACTORY)
     source = load_source(f"{tmp_path / 'network.py'}:build", allow_import=True)
-    for structure, parametrisation in zip(["element", "2:4", "channel", "element"], PARAMETRISATIONS, strict=True):
+    structures = ["element", "2:4", "channel", "element", "block:2x2", "2:4", "channel"]
+    parametrisations = [*PARAMETRISATIONS, "identity", "identity", "identity"]
+    for structure, parametrisation in zip(structures, parametrisations, strict=True):
         tensors = [
             masked_tensor("0.weight", (12, 8), 0, structure, parametrisation, "float32"),
             make_tensor("0.bias", np.arange(12, dtype=np.float32)),
@@ -191,7 +193,9 @@ def test_every_kind_through_the_formats_that_need_the_network(
             make_tensor("2.bias", np.zeros(8, np.float32)),
         ]
         checkpoint = checkpoint_of(*tensors, model=source.record)
-        artifact = export(checkpoint, format, tmp_path / f"{structure}-{parametrisation}", source=source)
+        artifact = export(
+            checkpoint, format, tmp_path / f"{structure}-{parametrisation}".replace(":", "-"), source=source
+        )
         check(artifact, checkpoint)
         assert set(artifact.tensors()) == set(checkpoint.tensors)
 

@@ -63,6 +63,7 @@ WEIGHTS = {"0.weight": 36, "3.weight": 288, "6.weight": 384, "8.weight": 36}
 STRUCTURES = {
     "element": "element",
     "N:M": "2:4",
+    "block": "block:2x2",
     "channel": "channel",
     "input-channel": "input-channel",
     "hybrid": "hybrid",
@@ -114,7 +115,9 @@ def combinations(method: Method) -> Iterator[tuple[str, str, str]]:
                     # Blocks have one density and nothing between dense and it.
                     if (allocation, schedule) == ("uniform", "one-shot"):
                         yield choice
-                elif method.name in EXHAUSTIVE or sum(map(str.__ne__, choice, defaults)) <= 1:
+                elif (method.name in EXHAUSTIVE and structure != "block") or sum(
+                    map(str.__ne__, choice, defaults)
+                ) <= 1:
                     yield choice
 
 
@@ -213,6 +216,15 @@ def check_masks(checkpoint: SparseCheckpoint, recipe: PruneRecipe, structure: st
         for mask in masks.values():
             rows = np.moveaxis(mask, 1, -1).reshape(-1, 4)
             assert (rows.sum(axis=1) == 2).all()
+        return
+    if structure == "block":
+        # The first layer is 4 x 9, the last 3 x 12: neither divides into blocks of two rows and columns.
+        assert set(masks) == set(WEIGHTS) - {"0.weight", "8.weight"}
+        for mask in masks.values():
+            tiles = mask.reshape(len(mask) // 2, 2, -1, 2).sum(axis=(1, 3))
+            assert set(np.unique(tiles)) <= {0, 4}
+        total = sum(WEIGHTS[name] for name in masks)
+        assert total - round(SPARSITY * total) - 4 * len(masks) < kept <= total - round(SPARSITY * total)
         return
     if structure == "channel":
         # Whole units; those of the last layer are the network's outputs and stay.

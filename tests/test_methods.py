@@ -165,7 +165,7 @@ def test_every_allowed_choice_is_accepted_with_the_defaults(method: Method) -> N
             assert (choice.allocation, choice.schedule, choice.sparsity) == ("uniform", "one-shot", 0.5)
             check(method, choice.structure, choice.allocation, choice.schedule, choice.sparsity)
         else:
-            choose(method, structure=kind, sparsity=sparsity)
+            choose(method, structure="block:4x1" if kind == "block" else kind, sparsity=sparsity)
     for name in method.allocations:
         choose(method, allocation={"*": 0.1} if name == "explicit" else name, sparsity=sparsity)
     for name in method.schedules:
@@ -180,7 +180,7 @@ def test_every_refused_choice_says_why(method: Method) -> None:
         reason = reason_against(method, choice)
         options: dict[str, Any] = {"sparsity": sparsity}
         if choice in STRUCTURES:
-            options["structure"] = "1:4" if choice == "N:M" else choice
+            options["structure"] = {"N:M": "1:4", "block": "block:4x1"}.get(choice, choice)
             options["sparsity"] = 0.75 if choice == "N:M" and method.sparsity is None else sparsity
         elif choice in SCHEDULES:
             options["schedule"] = choice

@@ -20,6 +20,7 @@ EXPLICIT = "explicit"
 _GENERAL_REASONS = {
     "element": "its groups stand or fall as a whole",
     "N:M": "its rule decides over whole layers or groups, not block by block",
+    "block": "its rule weighs weights one by one or unit by unit, not in blocks",
     "channel": "its rule weighs single weights, which a whole channel does not have in common",
     "input-channel": "it is for the rounds of the local tickets, which prune each layer for itself",
     "hybrid": "it is for the rounds of the local tickets, which prune each layer for itself",

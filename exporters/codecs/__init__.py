@@ -11,13 +11,17 @@ from .gaps import Gaps
 from .magnitudes import Magnitudes
 from .plain import Deflated, Raw
 from .seeded import SeededMask
+from .tiles import Tiles
 
 __all__ = ["CODECS", "CODED", "POSITIONS", "SEEDED", "VALUES", "Layout", "PositionCodec", "ValueCodec"]
 
 # In the order in which ties are decided.
 POSITIONS: dict[str, PositionCodec] = {
     codec.id: codec
-    for codec in (Everything(), Nothing(), SeededMask(), Channels(), Blocks(), Gaps(), Bitmap(), DeflatedBitmap())
+    for codec in (
+        *(Everything(), Nothing(), SeededMask(), Channels(), Blocks(), Tiles()),
+        *(Gaps(), Bitmap(), DeflatedBitmap()),
+    )
 }
 VALUES: dict[str, ValueCodec] = {codec.id: codec for codec in (Raw(), Floats(), Deflated(), Magnitudes())}
 

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import onnx
 
+from sparsepack.compressor.block import Block
 from sparsepack.compressor.checkpoint import (
     FORMAT,
     VERSION,
@@ -149,6 +150,12 @@ def _artifacts(folder: Path) -> dict[str, Original]:
     told = make_tensor("told", trained, mask=dense > 0, record={"seed": seed})
     export(checkpoint_of(told), "packed", folder / "packed drift")
     found = {"packed drift": Original((folder / "packed drift").read_bytes(), "file", read_artifact, sealed=True)}
+    tiles = Block(2, 4).spread(rng.random(12) < 0.4, (6, 16), 0)
+    blocks = make_tensor("blocks", dense, mask=tiles, record={"structure": "block:2x4", "role": "prunable"})
+    for format in ("packed", "csr"):
+        export(checkpoint_of(blocks), format, folder / f"{format} blocks")
+        content = (folder / f"{format} blocks").read_bytes()
+        found[f"{format} blocks"] = Original(content, "file", read_artifact, sealed=True)
     for format in ("packed", "csr", "nm"):
         tensors = (masked, bias, tied) if format == "nm" else (masked, frozen, bias, tied)
         export(checkpoint_of(*tensors), format, folder / format)

@@ -12,6 +12,8 @@ KINDS = [
     "packed int8",
     "packed codebook",
     "packed drift",
+    "packed blocks",
+    "csr blocks",
     "csr",
     "csr int8",
     "nm",

@@ -8,7 +8,7 @@ RANDOM_AT_INIT = at_initialisation(
     "Sanity-Checking Pruning Methods: Random Tickets can Win the Jackpot, NeurIPS 2020",
     summary="Keep random weights of the untrained network, with chosen layer densities, and train them.",
     score="random",
-    structures=("element", "N:M", "channel"),
+    structures=("element", "N:M", "block", "channel"),
     allocations=(
         "erdos-renyi-kernel",
         "erdos-renyi",
@@ -28,7 +28,7 @@ MAGNITUDE_AT_INIT = at_initialisation(
     paper="Frankle et al., Pruning Neural Networks at Initialization: Why Are We Missing the Mark?, ICLR 2021",
     summary="Keep the weights that were drawn largest, and train them; with smart ratios a hybrid ticket.",
     score="magnitude",
-    structures=("element", "N:M", "channel"),
+    structures=("element", "N:M", "block", "channel"),
     allocations=("global", "uniform", "erdos-renyi-kernel", "smart-ratio", "smart-ratio-vgg", "explicit"),
     schedules=("one-shot",),
     needs=(),

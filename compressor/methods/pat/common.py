@@ -18,7 +18,7 @@ after_training = partial(
     growth=None,
 )
 
-ANY_STRUCTURE = ("element", "N:M", "channel")
+ANY_STRUCTURE = ("element", "N:M", "block", "channel")
 ANY_ALLOCATION = ("global", "uniform", "erdos-renyi", "erdos-renyi-kernel", "explicit")
 BY_LAYER = ("uniform", "erdos-renyi", "erdos-renyi-kernel", "explicit")
 IN_ROUNDS = ("one-shot", "iterative")
