@@ -1,5 +1,7 @@
 """Selection against sorting, brute force and torch.nn.utils.prune; its counts, ties and nesting as properties."""
 
+from __future__ import annotations
+
 import itertools
 import math
 import tracemalloc
