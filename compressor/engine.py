@@ -8,6 +8,7 @@ begins) ends in the same bits as one that was never stopped.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,7 @@ from .run_folder import RunFolder
 from .settings import PruneRecipe
 from .training.devices import readable_errors
 from .training.evaluation import test_accuracy
+from .training.rates import shortened
 from .training.resume import Position, Snapshots
 from .training.tape import Tape
 from .training.trainer import Trainer
@@ -147,12 +149,15 @@ class Engine:
         # What the last selection looked at can be many copies of the weights.
         network.evidence = {}
         data = self._stage_data(stage)
+        if stage.examples is not None:
+            share = len(data.train_labels) / len(network.required_data().train_labels)
+            stage = replace(stage, settings=shortened(stage.settings, share))
         steps = stage.settings.epochs * data.steps(stage.settings.batch_size)
         trainer = Trainer(
             network.module,
             data,
             stage.settings,
-            network.dynamics(stage, steps),
+            network.dynamics(stage, steps, data),
             seed=self._recipe.seed,
             device=self._device,
             first_step=stage.first_step,
@@ -188,6 +193,8 @@ class Engine:
                     f"'{data.name}', so one network cannot take both."
                 )
             data = other
+        if stage.examples is not None:
+            data = data.subset(self.tape.read(stage.examples)["examples"])
         return data if stage.view is None else VIEWS[stage.view](data, self._recipe.seed)
 
 

@@ -175,19 +175,20 @@ class MaskedNetwork:
         """Return how many weights of the space the masks keep."""
         return sum(int(np.count_nonzero(self.masks[name])) for name in self.chosen.space.names)
 
-    def dynamics(self, stage: Train, total_steps: int) -> Dynamics:
-        """Return what moves masks during a training of ``total_steps`` steps."""
+    def dynamics(self, stage: Train, total_steps: int, data: Dataset | None = None) -> Dynamics:
+        """Return what moves masks during a training of ``total_steps`` steps, on ``data`` if its order is known."""
         context = Context(
             self.module,
             self.masks,
             self.rule,
-            self.sparsity,
+            self.sparsity if stage.sparsity is None else stage.sparsity,
             stage.settings,
             total_steps,
             self.recipe.options,
             self.recipe.seed,
             self.counter,
             self.fixed,
+            data,
         )
         return DYNAMICS["partly-frozen" if self.fixed else stage.dynamics](context)
 
@@ -281,6 +282,8 @@ class MaskedNetwork:
             self.fixed = dict(outcome.fixed)
         if outcome.weights is not None:
             set_some(self.module, outcome.weights)
+        for label, arrays in outcome.records.items():
+            self.tape.record(label, arrays)
         self.warnings += outcome.warnings
         if self.method.zeroes:
             self._zero_pruned()

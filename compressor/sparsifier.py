@@ -344,7 +344,7 @@ class Sparsifier:
         self._dynamics = Dynamics(network.module)
 
     def _begin(self, stage: Train) -> None:
-        if stage.data is not None or stage.view is not None:
+        if (stage.data, stage.view, stage.examples) != (None, None, None):
             raise UsageError("this plan trains on other data in between, which a loop of your own cannot be told.")
         if stage.first_step > self._total_steps or (stage.record_step or 0) > self._total_steps:
             raise UsageError(f"rewind_step is beyond the {self._total_steps} steps of the training.")

@@ -7,7 +7,7 @@ Guaranteed: ``batches`` is a pure function of its arguments, whatever was called
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -98,7 +98,7 @@ class Dataset:
             inputs of ``input_spec``'s dtype, normalised, and int64 labels.
         """
         inputs, labels = self._split(split)
-        order = permutation(seed, f"order/{epoch}", len(labels)) if shuffle else np.arange(len(labels))
+        order = epoch_order(seed, epoch, len(labels)) if shuffle else np.arange(len(labels))
         if self.augment is not None and augment and split == "train":
             yield from self._augmented(order, batch_size, seed, epoch, torch.device(device))
         elif inputs.size * 4 <= _RESIDENT_BYTES:
@@ -115,7 +115,15 @@ class Dataset:
 
     def steps(self, batch_size: int) -> int:
         """Return the number of batches in an epoch of the training split."""
-        return len(_spans(len(self.train_labels), batch_size))
+        return len(self.spans(batch_size))
+
+    def spans(self, batch_size: int) -> list[tuple[int, int]]:
+        """Return begin and end of every batch in an epoch's order of the training split."""
+        return _spans(len(self.train_labels), batch_size)
+
+    def subset(self, examples: npt.NDArray[np.int64]) -> Dataset:
+        """Return the data with these training examples alone, by index; the test split stays."""
+        return replace(self, train_inputs=self.train_inputs[examples], train_labels=self.train_labels[examples])
 
     def test(self) -> tuple[Tensor, Tensor]:
         """Return the whole test split on the CPU: normalised inputs and int64 labels; not to be changed in place."""
@@ -184,6 +192,11 @@ class Dataset:
             chosen = order[begin:end]
             stored = torch.from_numpy(np.ascontiguousarray(self.train_inputs[chosen])).to(device)
             yield self._finished(transform(stored, chosen)), _as_labels(self.train_labels[chosen]).to(device)
+
+
+def epoch_order(seed: int, epoch: int, count: int) -> npt.NDArray[np.int64]:
+    """Return the order in which an epoch's batches take ``count`` examples."""
+    return permutation(seed, f"order/{epoch}", count)
 
 
 def _spans(count: int, batch_size: int) -> list[tuple[int, int]]:

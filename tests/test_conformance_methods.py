@@ -75,6 +75,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "ticket-transfer": {"source_optimiser": "adam"},
     "snip-isometry": {"isometry_steps": 3},
     "neural-tangent-transfer": {"transfer_epochs": 1, "transfer_batch": 8, "mask_interval": 3},
+    "prac": {"fewest": 10},
 }
 
 
@@ -96,7 +97,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 SMALL: dict[str, Any] = {"update_interval": 2, "samples": 8, "batches": 2, "batch_size": 8, "candidates": 3}
 
 # Methods that rank channels by the scales of batch normalisation, or train nothing else.
-NORMALISED = ("network-slimming", "batchnorm-only")
+NORMALISED = ("network-slimming", "early-bird", "batchnorm-only")
 
 # An allocation says where these begin; which layer has how many weights is what they learn.
 REDISTRIBUTES = ("dsr", "snfs")
@@ -166,6 +167,9 @@ def test_a_checkpoint_that_holds_what_was_asked_for(
     }
     small = {key: value for key, value in SMALL.items() if key in METHODS[name].defaults}
     choices["options"] = small | OPTIONS.get(name, {})
+    if name == "elastic-ticket":
+        prune(recipe_for(place, "lottery-ticket", sparsity=SPARSITY, schedule="one-shot"), tmp_path / "ticket")
+        choices["options"]["ticket"] = str(tmp_path / "ticket")
     if schedule == "iterative":
         choices["rounds"] = 2
     recipe = recipe_for(place, name, **choices)

@@ -34,6 +34,13 @@ CATALOGUE = {
         "ticket-sanity-check",
         "ticket-transfer",
         "bert-ticket",
+        "local-ticket",
+        "random-local-ticket",
+        "early-bird",
+        "prac",
+        "elastic-ticket",
+        "dual-lottery-ticket",
+        "inertial-manifold",
     },
     "PaI (sparse training)": {
         "random-at-init",

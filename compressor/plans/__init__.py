@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 from ..methods import Method
 from ..settings import PruneRecipe
+from .found_tickets import critical_rounds, elastic_ticket, extrusion, projected_ticket
 from .layerwise import layerwise
 from .pruned_by_training import pruned_by_training, pruned_while_tuning
 from .solved import solved
@@ -25,6 +26,10 @@ PLANS: dict[str, Callable[[PruneRecipe, Method, float], list[Stage]]] = {
     "ticket-check": ticket_check,
     "ticket-transfer": ticket_transfer,
     "local-rounds": local_rounds,
+    "projected-ticket": projected_ticket,
+    "critical-examples": critical_rounds,
+    "extrusion": extrusion,
+    "elastic-ticket": elastic_ticket,
     "layerwise": layerwise,
     "solved": solved,
     "pruned-by-training": pruned_by_training,

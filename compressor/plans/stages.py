@@ -34,6 +34,9 @@ class Train:
         record_step: the step before which the state goes on the tape, or None.
         data: another data source than the run's, or None.
         view: an entry of ``VIEWS``, the corruption of that data, or None.
+        sparsity: the one that this training leads to, where that is not the run's final one.
+        examples: label of the tape's record of the training examples to use (see ``transforms.critical_examples``), or
+            None for all; epochs and milestones shrink with their share.
     """
 
     title: str
@@ -43,6 +46,8 @@ class Train:
     record_step: int | None = None
     data: str | None = None
     view: str | None = None
+    sparsity: float | None = None
+    examples: str | None = None
 
 
 @dataclass(frozen=True)

@@ -33,8 +33,8 @@ class ScalePenalty(Dynamics):
         self._scales = [m.weight for m in module.modules() if isinstance(m, _NORMS) and m.weight is not None]
         if not self._scales:
             raise UnsupportedError(
-                "network slimming ranks channels by the scales of batch normalisation, and this network has none; use "
-                "another method, for example l1-filters."
+                "channels are ranked by the scales of batch normalisation here, and this network has none; use another "
+                "method, for example l1-filters."
             )
 
     def after_backward(self, step: int) -> bool:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 
+import msgspec
+
 from ..settings import TrainSettings
 
 
@@ -29,3 +31,13 @@ def learning_rate(settings: TrainSettings, step: int, steps_per_epoch: int) -> f
         passed = sum(step >= milestone * steps_per_epoch for milestone in settings.milestones)
         return peak * settings.gamma**passed
     return peak
+
+
+def shortened(settings: TrainSettings, share: float) -> TrainSettings:
+    """Return the training with epochs (at least one), milestones and warm-up scaled by ``share``, 0 < share <= 1."""
+    return msgspec.structs.replace(
+        settings,
+        epochs=max(1, int(settings.epochs * share)) if settings.epochs else 0,
+        milestones=[milestone * share for milestone in settings.milestones],
+        warmup_epochs=settings.warmup_epochs * share,
+    )

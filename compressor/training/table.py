@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from ...models.dataset import Dataset
 from ..counter import Counter
 from ..mask import BoolArray
 from ..rule import MaskRule
@@ -23,6 +24,7 @@ from .pruning_table import PRUNING
 from .recorded import UpdateSquares
 from .rigl import RigL
 from .static import StaticMask
+from .ticket_table import TICKETS
 
 
 @dataclass(frozen=True)
@@ -33,13 +35,14 @@ class Context:
         module: the network.
         masks: the present masks, by weight name.
         rule: how masks are chosen; None for a dense run.
-        sparsity: the run's final one.
+        sparsity: the run's final one, or that of the round that this training belongs to.
         settings: of the training that begins.
         total_steps: its length.
         options: the method's own.
         seed: the run's.
         counter: counts operations.
         fixed: by weight name, entries within the mask that are not trained.
+        data: what is trained on, where the order of its examples is known; None in a loop of the user's own.
     """
 
     module: nn.Module
@@ -52,6 +55,7 @@ class Context:
     seed: int
     counter: Counter
     fixed: Mapping[str, BoolArray] = field(default_factory=dict)
+    data: Dataset | None = None
 
     @property
     def chosen(self) -> MaskRule:
@@ -149,4 +153,5 @@ DYNAMICS: dict[str, Callable[[Context], Dynamics]] = {
     "update-squares": _update_squares,
     **PRUNING,
     **DYNAMIC_SPARSE,
+    **TICKETS,
 }

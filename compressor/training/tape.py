@@ -14,6 +14,7 @@ FORMAT = "sparsepack.tape"
 VERSION = 1
 
 INITIAL = "initial"
+DENSE = "dense"
 
 
 def step_label(step: int) -> str:
@@ -24,6 +25,11 @@ def step_label(step: int) -> str:
 def round_label(number: int) -> str:
     """Return the label of the state and masks at the end of round ``number``; round 0 is the dense training."""
     return f"round-{number}"
+
+
+def examples_label(number: int) -> str:
+    """Return the label of the training examples (``examples``: indices) that round ``number`` found critical."""
+    return f"critical-examples-{number}"
 
 
 class _Header(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -8,7 +8,7 @@ masks, the weight update that goes with a second-order score. In: a :class:`~..e
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from ...errors import unknown_name
@@ -32,6 +32,7 @@ class Outcome:
         fitted: how many parameters the transform itself has fitted to the data; its operations then are training,
             otherwise they are part of the search for the mask.
         warnings: full sentences for the checkpoint.
+        records: arrays for the tape, by label and name.
     """
 
     masks: Mapping[str, BoolArray] | None = None
@@ -39,6 +40,7 @@ class Outcome:
     fixed: Mapping[str, BoolArray] | None = None
     fitted: int = 0
     warnings: tuple[str, ...] = ()
+    records: Mapping[str, Mapping[str, Array]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -135,6 +137,24 @@ def _approximate_isometry(probe: Probe) -> Outcome:
     return approximate_isometry(probe)
 
 
+def _trajectory_space(probe: Probe) -> Outcome:
+    from .trajectory_space import trajectory_space
+
+    return trajectory_space(probe)
+
+
+def _elastic_ticket(probe: Probe) -> Outcome:
+    from .elastic import elastic_ticket
+
+    return elastic_ticket(probe)
+
+
+def _critical_examples(probe: Probe) -> Outcome:
+    from .critical_examples import critical_examples
+
+    return critical_examples(probe)
+
+
 TRANSFORMS: dict[str, Transform] = {
     "edge-of-chaos": Transform(_edge_of_chaos, (), "each layer scaled so that fan_in mean(w^2 m) = 2"),
     "smaller-fan-in": Transform(_smaller_fan_in, (), "each layer scaled as if drawn for the inputs that are left"),
@@ -146,6 +166,13 @@ TRANSFORMS: dict[str, Transform] = {
     "pruned-weights": Transform(_pruned_weights, (), "option pruned: zero, frozen at the start, or one or the other"),
     "sanity-check": Transform(_sanity_check, (), "option check: shuffled mask or weights, other initialisation"),
     "fresh-classifier": Transform(_fresh_classifier, (), "the last layer drawn again"),
+    "trajectory-space": Transform(
+        _trajectory_space, ("data", "training"), "the early weights projected on the first directions of the training"
+    ),
+    "elastic-ticket": Transform(_elastic_ticket, (), "mask and early values of another depth's ticket, block by block"),
+    "critical-examples": Transform(
+        _critical_examples, ("data", "labels"), "the next round's examples: forgotten ones, and changed answers"
+    ),
     "obs-update": Transform(
         _obs_update, ("data", "labels", "gradients"), "w - sum over removed q of (w_q / [F^-1]_qq) F^-1 e_q"
     ),
