@@ -18,21 +18,31 @@ REPORTS = {"html": "report.html", "markdown": "report.md", "junit": "report.xml"
     "-o", "--output", type=FILE, required=True, metavar="OUT", help="Folder for checkpoints, artifacts and records."
 )
 @click.option("--allow-inconclusive", is_flag=True, help="A requirement that the noise leaves open is no failure.")
+@click.option(
+    "--jobs",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Runs under way at once; the results do not depend on it.  [default: cores over the recipe's threads]",
+)
 @force_option
-def run_recipe(recipe: Path, output: Path, allow_inconclusive: bool, force: bool) -> int:
+def run_recipe(recipe: Path, output: Path, allow_inconclusive: bool, jobs: int | None, force: bool) -> int:
     """Prune, export and measure as RECIPE says; exit 1 when one of its requirements is not met.
 
     Killed at any moment, the same command goes on where it stopped.
     """
     from ..compressor.recipe import load_recipe
     from ..runtimes.job import run as run_job
+    from ..runtimes.measure.environment import default_threads
     from ..runtimes.measure.gates import verdict
+    from ..runtimes.report.job_table import JobTable
     from ..runtimes.report.outputs import job_report, write_outputs
-    from ..runtimes.report.progress import progress_bars
     from ..runtimes.report.table import render
 
-    with progress_bars() as progress:
-        record = run_job(load_recipe(recipe), output, force=force, progress=progress)
+    loaded = load_recipe(recipe)
+    # A recipe that does not say how many threads it wants has all cores for each of its runs.
+    at_once = jobs or max(1, default_threads() // (loaded.threads or default_threads()))
+    with JobTable([run.name for run in loaded.runs]).shown() as progress:
+        record = run_job(loaded, output, force=force, progress=progress, jobs=at_once)
     report = job_report(output, record, allow_inconclusive=allow_inconclusive)
     write_outputs(report, {kind: output / name for kind, name in REPORTS.items()})
     click.echo(render(record, summary=True))

@@ -27,6 +27,7 @@ from .plans import Change, Select, Train
 from .progress import Progress
 from .run_folder import RunFolder
 from .settings import PruneRecipe
+from .shared_training import Outcome, SharedTrainings
 from .training.devices import readable_errors
 from .training.evaluation import test_accuracy
 from .training.rates import shortened
@@ -48,6 +49,7 @@ class Engine:
         device: where training runs.
         progress: told of stages and steps.
         snapshot_seconds: between two periodic snapshots.
+        shared: dense trainings that runs of a job have in common, or None.
 
     Attributes:
         network: the network and its masks.
@@ -62,6 +64,7 @@ class Engine:
         device: torch.device,
         progress: Progress,
         snapshot_seconds: float,
+        shared: SharedTrainings | None = None,
     ) -> None:
         self.tape = Tape(folder.tape)
         self.network = MaskedNetwork(
@@ -72,6 +75,7 @@ class Engine:
         self._recipe = recipe
         self._folder = folder
         self._device = device
+        self._shared = shared
 
     def run(self, interrupts: Interrupts) -> None:
         """Carry out the plan, from its beginning or from the snapshot.
@@ -96,7 +100,7 @@ class Engine:
             if interrupts.pending:
                 raise KeyboardInterrupt
             if isinstance(stage, Train):
-                self._train(number, stage, training, tensors, interrupts)
+                self._train_once(number, stage, training, tensors, interrupts)
             else:
                 if isinstance(stage, (Select, Change)):
                     self.progress.stage(stage.title)
@@ -136,6 +140,39 @@ class Engine:
         network.totals = Totals(**position.totals)  # type: ignore[arg-type]
         network.warnings = list(position.warnings)
         self._folder.cut_log(position.log_bytes)
+
+    def _train_once(
+        self,
+        number: int,
+        stage: Train,
+        facts: dict[str, Any] | None,
+        tensors: Mapping[str, Array],
+        interrupts: Interrupts,
+    ) -> None:
+        """Train, or take over what another run of the job came to by the very same training."""
+        shared = self._shared
+        key = None if shared is None else shared.key(self._recipe, self.network.plan, number)
+        if shared is None or key is None:
+            self._train(number, stage, facts, tensors, interrupts)
+            return
+        with shared.turn(key, interrupts):
+            outcome = None if facts is not None else shared.find(key)
+            if outcome is None:
+                self._train(number, stage, facts, tensors, interrupts)
+                shared.keep(key, self._outcome(stage))
+                return
+        self.progress.stage(f"{stage.title} (shared)")
+        set_state(self.network.module, outcome.state)
+        self.network.totals = Totals(**outcome.totals)  # type: ignore[arg-type]  # as in _take_up
+        self._folder.put_log(outcome.log)
+        self.log("shared", stage.title)
+        if stage.record_step is not None:
+            self.tape.record(f"step-{stage.record_step}", outcome.recorded)
+
+    def _outcome(self, stage: Train) -> Outcome:
+        recorded = {} if stage.record_step is None else self.tape.read(f"step-{stage.record_step}")
+        state = state_arrays(self.network.module)
+        return Outcome(state, vars(self.network.totals).copy(), self._folder.log.read_bytes(), recorded)
 
     def _train(
         self,

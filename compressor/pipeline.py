@@ -45,6 +45,7 @@ def prune(
     force: bool = False,
     progress: Progress | None = None,
     snapshot_seconds: float = SNAPSHOT_SECONDS,
+    shared: Path | None = None,
 ) -> SparseCheckpoint:
     """Carry out one run, or what is left of it.
 
@@ -56,6 +57,8 @@ def prune(
         force: begin anew over whatever run the folder holds.
         progress: told of stages and steps.
         snapshot_seconds: how much work a kill may cost; the result does not depend on it.
+        shared: a folder for dense trainings that several runs begin with, which are then done once; the result does
+            not depend on it.
 
     Returns:
         the checkpoint, which is also ``run/checkpoint.safetensors``.
@@ -69,7 +72,8 @@ def prune(
     if not force and (finished := _finished(recipe, folder)) is not None:
         return finished
     # Whatever is wrong with model or data shows before the folder is touched.
-    job = _prepare(recipe, source, data)
+    common = None if shared is None or source is not None or data is not None else shared
+    job = _prepare(recipe, source, data, common)
     with folder.lock():
         manifest = None if force else folder.read_manifest()
         threads = _threads(recipe, manifest)
@@ -88,10 +92,14 @@ def prune(
 
 def run_identity(recipe: PruneRecipe) -> str:
     """Return the SHA-256 that tells this run from others: of the recipe, and of the model files that it names."""
+    whole = {"recipe": msgspec.to_builtins(recipe), "files": _named_files(recipe)}
+    return hashlib.sha256(canonical_json(whole)).hexdigest()
+
+
+def _named_files(recipe: PruneRecipe) -> dict[str, str]:
     file = recipe.model if is_onnx(recipe.model) or is_checkpoint(recipe.model) else None
     named = [factory_file(recipe.model), file, recipe.weights]
-    files = {name: sha256_file(Path(name)) for name in named if name is not None and Path(name).is_file()}
-    return hashlib.sha256(canonical_json({"recipe": msgspec.to_builtins(recipe), "files": files})).hexdigest()
+    return {name: sha256_file(Path(name)) for name in named if name is not None and Path(name).is_file()}
 
 
 def available_cores() -> int:
@@ -126,7 +134,7 @@ def _finished(recipe: PruneRecipe, folder: RunFolder) -> SparseCheckpoint | None
     return SparseCheckpoint.load(folder.checkpoint)
 
 
-def _prepare(recipe: PruneRecipe, source: ModelSource | None, data: Dataset | None) -> Job:
+def _prepare(recipe: PruneRecipe, source: ModelSource | None, data: Dataset | None, shared: Path | None) -> Job:
     """Load model and data and check that they fit; what comes back checks the rest, then runs."""
     # Frameworks are loaded only here, so that a finished run is opened without them.
     from ..models.source import OnnxSource, load_source
@@ -154,7 +162,7 @@ def _prepare(recipe: PruneRecipe, source: ModelSource | None, data: Dataset | No
         raise UsageError(f"'{recipe.model}' is no ONNX file, and the given source is one.")
     if data is not None:
         data.check_fits(source.record)
-    return _torch_job(recipe, source, data)
+    return _torch_job(recipe, source, data, shared)
 
 
 def _onnx_job(recipe: PruneRecipe, source: OnnxSource) -> Job:
@@ -167,9 +175,10 @@ def _onnx_job(recipe: PruneRecipe, source: OnnxSource) -> Job:
     return job
 
 
-def _torch_job(recipe: PruneRecipe, source: TorchSource, data: Dataset | None) -> Job:
+def _torch_job(recipe: PruneRecipe, source: TorchSource, data: Dataset | None, shared: Path | None) -> Job:
     from .assemble import assemble
     from .engine import Engine
+    from .shared_training import SharedTrainings
     from .training.devices import deterministic, find_device
 
     device = find_device(recipe.device, recipe.train.precision)
@@ -177,8 +186,9 @@ def _torch_job(recipe: PruneRecipe, source: TorchSource, data: Dataset | None) -
         find_device(recipe.device, recipe.fine_tune.precision)
 
     def job(folder: RunFolder, threads: int, progress: Progress, snapshot_seconds: float) -> Work:
+        common = None if shared is None else SharedTrainings(shared, _named_files(recipe), threads)
         with deterministic(threads, device):
-            engine = Engine(recipe, source, data, folder, device, progress, snapshot_seconds)
+            engine = Engine(recipe, source, data, folder, device, progress, snapshot_seconds, common)
 
         def work() -> SparseCheckpoint:
             with deterministic(threads, device), deferred_interrupts() as interrupts:

@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 
 from ..errors import RecipeError, UsageError
+from .grid import expand
 from .recipe_checks import build, check_device, check_range
 from .recipe_defaults import Shared, complete
 from .recipe_paths import Move, move_data, move_model, seen_from, seen_from_here
@@ -35,6 +36,7 @@ __all__ = [
 ]
 
 VERSION = 1
+_SEEDS = (0, 2**32, True, False)
 
 
 class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -49,7 +51,7 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         threads: as in :class:`PruneRecipe`.
         device: as in :class:`PruneRecipe`.
         train: keys of :class:`TrainSettings` for every run.
-        runs: at least one.
+        runs: at least one; a ``grid`` in the file stands for some of them (see :mod:`.grid`).
         measure: how artifacts are measured.
     """
 
@@ -192,6 +194,10 @@ def _check(plain: Any) -> Recipe:
     if isinstance(plain, Mapping) and plain.get("version") != VERSION:
         found = plain.get("version", "missing")
         raise RecipeError(f"version is {found}; this release reads recipes that say 'version: {VERSION}'.")
+    if isinstance(plain, Mapping) and "grid" in plain:
+        given = plain.get("runs", [])
+        whole = {key: value for key, value in plain.items() if key != "grid"}
+        plain = {**whole, "runs": [*given, *expand(plain["grid"])] if isinstance(given, list) else given}
     if isinstance(plain, Mapping) and isinstance(plain.get("runs"), list):
         # One by one, so that a wrong key is named with its run.
         for number, run in enumerate(plain["runs"]):
@@ -204,7 +210,10 @@ def _check(plain: Any) -> Recipe:
     recipe = build(Recipe, plain, "")
     build(TrainSettings, recipe.train, "train")
     check_device(recipe.device)
-    check_range(recipe.seed, (0, 2**32, True, False), "seed")
+    check_range(recipe.seed, _SEEDS, "seed")
+    for number, run in enumerate(recipe.runs):
+        if run.seed is not None:
+            check_range(run.seed, _SEEDS, f"runs[{number}].seed")
     if recipe.threads is not None:
         check_range(recipe.threads, (1, 4096, True, True), "threads")
     check_range(recipe.measure.time_budget, (0, 3600, False, True), "measure.time_budget")

@@ -79,7 +79,7 @@ def _complete(shared: Shared, run: RunSettings, path: str) -> PruneRecipe:
         model=shared.model,
         weights=shared.weights,
         data=shared.data,
-        seed=shared.seed,
+        seed=shared.seed if run.seed is None else run.seed,
         threads=shared.threads,
         device=shared.device,
         method=method.name,

@@ -13,16 +13,16 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import msgspec
 
 from ..errors import FileFormatError, OutputExistsError, SparsepackError
 from ..files import canonical_json, sha256_file, write_bytes
+from .exclusive import try_hold
 
 SCHEMA = "sparsepack.run/1"
 
@@ -118,6 +118,10 @@ class RunFolder:
         except OSError as error:
             raise SparsepackError(f"cannot write {self.log}: {error.strerror or error}.") from error
 
+    def put_log(self, content: bytes) -> None:
+        """Let the log begin with ``content``, and nothing else be in it."""
+        write_bytes(self.log, content)
+
     def log_size(self) -> int:
         """Return the log's length in bytes."""
         return self.log.stat().st_size if self.log.exists() else 0
@@ -141,13 +145,8 @@ class RunFolder:
         except OSError as error:
             raise SparsepackError(f"cannot write {self.path}: {error.strerror or error}.") from error
         with stream:
-            try:
-                _lock(stream.fileno())
-                # The one who held it may have removed the file between our opening and our locking it.
-                held = file.exists() and file.stat().st_ino == os.fstat(stream.fileno()).st_ino
-            except OSError:
-                held = False
-            if not held:
+            # The one who held it may have removed the file between our opening and our locking it.
+            if not (try_hold(stream) and _same(file, stream)):
                 raise SparsepackError(
                     f"another process is running in {self.path}; wait for it, or choose another folder."
                 )
@@ -158,6 +157,13 @@ class RunFolder:
                     # Nothing came of it: leave no trace.
                     file.unlink()
                     self.path.rmdir()
+
+
+def _same(file: Path, stream: IO[bytes]) -> bool:
+    try:
+        return file.stat().st_ino == os.fstat(stream.fileno()).st_ino
+    except OSError:
+        return False
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
@@ -184,15 +190,3 @@ def training_seconds(path: Path) -> float:
         path: ``log.jsonl``.
     """
     return sum(float(event["seconds"]) for event in read_log(path) if event.get("event") == "stage")
-
-
-if sys.platform == "win32":
-    import msvcrt
-
-    def _lock(descriptor: int) -> None:
-        msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
-else:
-    import fcntl
-
-    def _lock(descriptor: int) -> None:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -76,6 +76,7 @@ class RunSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         round_to: every width keeps a multiple of so many units.
         keep_alive: every layer keeps at least one weight or group.
         exclude: names or globs of tensors that are never pruned.
+        seed: of everything random in this run; None: the recipe's.
         train: keys that differ from the recipe's ``train``.
         fine_tune: keys that differ from this run's ``train`` in the training after the mask.
         options: the method's own settings.
@@ -96,6 +97,7 @@ class RunSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     round_to: int = 1
     keep_alive: bool = False
     exclude: list[str] = []
+    seed: int | None = None
     train: dict[str, Any] = {}
     fine_tune: dict[str, Any] | None = None
     options: dict[str, Any] = {}

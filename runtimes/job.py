@@ -13,56 +13,37 @@ those of an uninterrupted job (``measurement.json`` aside, which holds times).
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from ..compressor.checkpoint import SparseCheckpoint
-from ..compressor.pipeline import prune
 from ..compressor.progress import Progress, Silent
-from ..compressor.recipe import PruneRecipe, Recipe, recipe_text
+from ..compressor.recipe import Recipe, recipe_text
 from ..compressor.run_folder import RunFolder
 from ..compressor.yaml_file import parse_yaml, to_yaml
-from ..errors import FileFormatError, OutputExistsError
-from ..exporters import export, needs_source, open_artifact
-from ..files import canonical_json, sha256_file, write_bytes
-from ..models.source import source_from_record
+from ..errors import OutputExistsError
+from ..files import sha256_file, write_bytes
 from . import find_runtime
 from .job_plan import Product, baseline_of, plan_products, plan_requirements
+from .job_runs import CHECKPOINT, SHARED, carry_out
 from .measure import gates, measure
-from .measure.inputs import calibration
 from .measure.record import SCHEMA, to_plain
 from .report.json import to_json
 
 if TYPE_CHECKING:
-    from ..models.source import ModelSource
+    pass
 
 RECIPE = "recipe.yaml"
-CHECKPOINT = "checkpoint.safetensors"
-EXPORTS = "exports.json"
 RECORD = "measurement.json"
 MANIFEST = "manifest.json"
 MANIFEST_SCHEMA = "sparsepack.manifest/1"
 
 
-class Named:
-    """Progress of one run: its name stands before each stage."""
-
-    def __init__(self, progress: Progress, name: str) -> None:
-        self._progress = progress
-        self._name = name
-
-    def stage(self, title: str, total: int | None = None) -> None:
-        """Begin a stage of the run."""
-        self._progress.stage(f"{self._name}: {title}", total)
-
-    def advance(self, steps: int = 1) -> None:
-        """Count steps of the present stage."""
-        self._progress.advance(steps)
-
-
-def run(recipe: Recipe, out: Path, *, force: bool = False, progress: Progress | None = None) -> dict[str, Any]:
+def run(
+    recipe: Recipe, out: Path, *, force: bool = False, progress: Progress | None = None, jobs: int = 1
+) -> dict[str, Any]:
     """Carry out a recipe, or what is left of it.
 
     Args:
@@ -70,6 +51,8 @@ def run(recipe: Recipe, out: Path, *, force: bool = False, progress: Progress | 
         out: the folder for everything.
         force: begin anew over whatever the folder holds.
         progress: told of stages and steps.
+        jobs: how many runs are under way at once, each in a process of its own; the bytes do not depend on it. The
+            measuring at the end is always alone.
 
     Returns:
         the measurement record; :func:`.measure.gates.verdict` says whether the recipe's requirements are met.
@@ -86,13 +69,8 @@ def run(recipe: Recipe, out: Path, *, force: bool = False, progress: Progress | 
         find_runtime(name)
     with RunFolder(out).lock():
         _claim(recipe, out, force)
-        entries: dict[str, Any] = {}
-        for settings, complete in zip(recipe.runs, recipe.prune_recipes(), strict=True):
-            named = Named(watcher, settings.name)
-            checkpoint = prune(complete, out / settings.name, progress=named)
-            mine = [product for product in products if product.run == settings.name]
-            exported = _export_run(checkpoint, complete, out / settings.name, mine, named)
-            entries[settings.name] = {**exported, "tensors": _hashes(checkpoint)}
+        entries = carry_out(recipe, out, products, watcher, jobs)
+        shutil.rmtree(out / SHARED, ignore_errors=True)
         manifest = {"schema": MANIFEST_SCHEMA, "recipe": sha256_file(out / RECIPE), "runs": entries}
         write_bytes(out / MANIFEST, json.dumps(manifest, indent=2, sort_keys=True).encode() + b"\n")
         return _earlier_record(out, entries) or _measure(recipe, out, products, requirements, watcher)
@@ -100,13 +78,14 @@ def run(recipe: Recipe, out: Path, *, force: bool = False, progress: Progress | 
 
 def resolved_text(recipe: Recipe, out: Path) -> str:
     """Return the whole recipe with every default filled in, its paths as seen from ``out``."""
-    runs = []
+    runs: list[dict[str, Any]] = []
     shared: dict[str, Any] = {}
     for settings, complete in zip(recipe.runs, recipe.prune_recipes(), strict=True):
         shared = parse_yaml(recipe_text(complete, out), settings.name)
         (only,) = shared.pop("runs")
-        runs.append({**only, "name": settings.name, "export": msgspec.to_builtins(settings.export)})
-    return to_yaml({**shared, "runs": runs, "measure": msgspec.to_builtins(recipe.measure)})
+        own = {} if settings.seed is None else {"seed": settings.seed}
+        runs.append({**only, **own, "name": settings.name, "export": msgspec.to_builtins(settings.export)})
+    return to_yaml({**shared, "seed": recipe.seed, "runs": runs, "measure": msgspec.to_builtins(recipe.measure)})
 
 
 def _claim(recipe: Recipe, out: Path, force: bool) -> None:
@@ -137,72 +116,6 @@ def _claim(recipe: Recipe, out: Path, force: bool) -> None:
     # Last, so that a kill before this leaves the earlier job's recipe, and the same command begins anew.
     if force or not known.exists():
         write_bytes(known, text)
-
-
-def _export_run(
-    checkpoint: SparseCheckpoint, recipe: PruneRecipe, folder: Path, products: list[Product], progress: Progress
-) -> dict[str, Any]:
-    """Write a run's artifacts, those that are missing or damaged, and return what the manifest says of them."""
-    source: ModelSource | None = None
-    digest = sha256_file(folder / CHECKPOINT)
-    known = _known_exports(folder / EXPORTS, digest)
-    done: dict[str, Any] = {}
-    for product in products:
-        entry = known.get(product.path.name)
-        if entry is None or not _intact(product.path, entry):
-            progress.stage(f"export {product.request.format}")
-            if source is None and needs_source(product.request.format):
-                record = checkpoint.metadata.model
-                source = source_from_record(record, None if record.kind == "zoo" else recipe.model)
-            values = product.request.values
-            examples = None
-            if product.request.format == "onnx-int8":
-                examples = calibration(recipe.data, checkpoint.metadata.model)
-            written = export(
-                checkpoint,
-                product.request.format,
-                product.path,
-                values=values,
-                source=source,
-                force=True,
-                calibration=examples,
-            )
-            entry = {
-                "format": written.format,
-                "values": values,
-                "bytes": written.size,
-                "sha256": written.sha256,
-            }
-        done[product.path.name] = entry
-        write_bytes(folder / EXPORTS, canonical_json({"checkpoint": digest, "artifacts": done}))
-    return {"checkpoint": digest, "artifacts": done}
-
-
-def _known_exports(path: Path, checkpoint: str) -> dict[str, Any]:
-    """Return what was exported from this very checkpoint before; nothing when the note is missing or unreadable."""
-    try:
-        note = json.loads(path.read_bytes())
-    except (OSError, ValueError):
-        return {}
-    if (
-        not isinstance(note, dict)
-        or note.get("checkpoint") != checkpoint
-        or not isinstance(note.get("artifacts"), dict)
-    ):
-        return {}
-    artifacts: dict[str, Any] = note["artifacts"]
-    return artifacts
-
-
-def _intact(path: Path, entry: Any) -> bool:
-    try:
-        return isinstance(entry, dict) and open_artifact(path).sha256 == entry.get("sha256")
-    except FileFormatError:
-        return False
-
-
-def _hashes(checkpoint: SparseCheckpoint) -> dict[str, str]:
-    return {name: checkpoint.resolve(name).record.sha256 for name in checkpoint.tensors}
 
 
 def _earlier_record(out: Path, entries: dict[str, Any]) -> dict[str, Any] | None:

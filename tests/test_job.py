@@ -20,7 +20,7 @@ from sparsepack.compressor.checkpoint import SparseCheckpoint
 from sparsepack.compressor.recipe import load_recipe
 from sparsepack.errors import FileFormatError, OutputExistsError, RecipeError, UnknownNameError, UsageError
 from sparsepack.exporters import open_artifact
-from sparsepack.runtimes import job
+from sparsepack.runtimes import job, job_runs
 from sparsepack.runtimes.job_plan import baseline_of, plan_products, plan_requirements
 from sparsepack.runtimes.measure.gates import verdict
 
@@ -129,7 +129,7 @@ def test_a_finished_job_is_not_done_again(tmp_path: Path, unmeasured: None, monk
     def refuse(*arguments: Any, **options: Any) -> Any:
         raise AssertionError("done again")
 
-    monkeypatch.setattr(job, "export", refuse)
+    monkeypatch.setattr(job_runs, "export", refuse)
     monkeypatch.setattr(job, "measure", refuse)
     assert job.run(recipe, tmp_path / "out") == first
     assert {path: path.stat().st_mtime_ns for path in before} == before

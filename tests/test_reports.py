@@ -26,6 +26,7 @@ from sparsepack.runtimes.report.markdown import to_markdown
 from sparsepack.runtimes.report.outputs import KINDS, STANDARD, Report, check_outputs, write_outputs
 from sparsepack.runtimes.report.page import html_page
 from sparsepack.runtimes.report.schema import record_schema, schema_text
+from sparsepack.runtimes.report.seeds import Mean, mean, over_seeds
 from sparsepack.runtimes.report.story import RunStory, levels, run_story
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -202,6 +203,25 @@ def test_every_kind_is_written_where_it_was_asked_for(tmp_path: Path) -> None:
     for kind, path in files.items():
         assert path is not None and path.read_bytes() == KINDS[kind](Report(record())).encode()
     assert write_outputs(Report(record()), {"csv": STANDARD}) == to_csv(record())
+
+
+def test_means_over_seeds_are_student_s() -> None:
+    # t(0.975, 2) = 4.30265; the standard deviation of 1, 2, 3 is 1.
+    found = mean([1.0, 2.0, 3.0])
+    assert found.value == 2
+    assert found.half == pytest.approx(4.30265 / 3**0.5, rel=1e-5)
+    assert mean([5.0]) == Mean(5.0, None)
+
+
+def test_only_runs_that_differ_by_their_seed_are_put_together() -> None:
+    artifacts = record()["artifacts"]
+    for artifact, name in zip(artifacts, ("a-0/packed", "a-1/packed", "b-0/packed"), strict=True):
+        artifact["artifact"] = name
+    (group,) = over_seeds(artifacts, {"a-0": "a-0", "a-1": "a-0", "b-0": "b-0"})
+    assert (group.name, group.seeds, group.bytes.value) == ("a-0/packed", 2, 530)
+    assert group.accuracy is not None and group.accuracy.value == pytest.approx(0.9735)
+    # One of the two was not timed.
+    assert group.median_ms is None
 
 
 def test_a_mask_is_averaged_into_its_picture() -> None:

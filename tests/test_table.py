@@ -41,7 +41,7 @@ def record() -> dict[str, Any]:
         "size_ratio_zipped": 1.238,
         "sparsity": 0.9,
     }
-    common = {"path": "x", "sha256": "0", "training": None, "regressions": []}
+    common: dict[str, Any] = {"path": "x", "sha256": "0", "training": None, "regressions": []}
     return {
         "schema": "sparsepack.measurement/1",
         "environment": {

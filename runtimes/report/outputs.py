@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ...compressor.grid import groups
+from ...compressor.recipe import load_recipe
 from ...errors import UsageError
 from ...files import refuse_existing, write_bytes
 from ..measure.reading import read_record
@@ -33,6 +35,7 @@ class Report:
         recipe: the recipe's text, or None.
         command: what gives the same again, or None.
         allow_inconclusive: whether noise may leave a requirement open.
+        groups: by run, what it is called together with the runs that differ from it by their seed alone.
     """
 
     record: Mapping[str, Any]
@@ -41,11 +44,17 @@ class Report:
     recipe: str | None = None
     command: str | None = None
     allow_inconclusive: bool = False
+    groups: Mapping[str, str] = field(default_factory=dict)
 
 
 KINDS: dict[str, Callable[[Report], str]] = {
     "html": lambda report: html_page(
-        report.record, title=report.title, runs=report.runs, recipe=report.recipe, command=report.command
+        report.record,
+        title=report.title,
+        runs=report.runs,
+        recipe=report.recipe,
+        command=report.command,
+        groups=report.groups,
     ),
     "markdown": lambda report: to_markdown(report.record, report.title),
     "junit": lambda report: to_junit(report.record, allow_inconclusive=report.allow_inconclusive),
@@ -120,4 +129,5 @@ def job_report(out: Path, record: Mapping[str, Any], *, allow_inconclusive: bool
         recipe=recipe.read_text(encoding="utf-8") if recipe.exists() else None,
         command=f"compress run {RECIPE} -o out" if recipe.exists() else None,
         allow_inconclusive=allow_inconclusive,
+        groups=groups(load_recipe(recipe).runs) if recipe.exists() else {},
     )

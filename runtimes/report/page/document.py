@@ -15,6 +15,7 @@ from .markup import paragraph, sentences
 
 _PARTS = (
     ("overview", "All artifacts", "overview"),
+    ("seeds", "Over the seeds", "seeds"),
     ("worse", "Worse than the earlier record", "regressions"),
     ("trade", "What it costs, what it is worth", "trade-off"),
     ("bytes", "Where the bytes are", "bytes"),
@@ -33,6 +34,7 @@ def html_page(
     runs: Sequence[RunStory] = (),
     recipe: str | None = None,
     command: str | None = None,
+    groups: Mapping[str, str] | None = None,
 ) -> str:
     """Return the report as one HTML document that needs nothing beside it.
 
@@ -42,9 +44,11 @@ def html_page(
         runs: how the artifacts came about, where that is known.
         recipe: the recipe's text, where there is one.
         command: what to type to get the same again, where that is known.
+        groups: by run, what it is called together with the runs that differ from it by their seed alone.
     """
     bodies = {
         "overview": overview.artifacts_table(record),
+        "seeds": overview.seeds_table(record, groups or {}),
         "worse": sentences(regression_lines(record["artifacts"])),
         "trade": overview.trade_offs(record),
         "bytes": bytes_part.part(record),

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from ..figures import Point, scatter
 from ..rows import fastest, shown_rows
+from ..seeds import Mean, over_seeds
 from ..units import digits, human_bytes, percent, ratio
 from .markup import Cell, table
 
@@ -40,6 +41,29 @@ _LEGEND = (
     "order-0 entropy bound of what is stored. Drop: percentage points below the baseline. Times are medians; speedups "
     "are paired with the baseline."
 )
+
+
+def seeds_table(record: Mapping[str, Any], groups: Mapping[str, str]) -> str:
+    """Return means over the seeds; nothing where no two runs differ by their seed alone."""
+    rows = [
+        (
+            Cell(group.name),
+            Cell(str(group.seeds), float(group.seeds)),
+            _mean(group.bytes, human_bytes),
+            _mean(group.accuracy, percent),
+            _mean(group.median_ms, digits),
+        )
+        for group in over_seeds(record["artifacts"], groups)
+    ]
+    legend = "Means over runs that differ by their seed alone, with their 95 % interval; named after the first of them."
+    return table(("artifact", "seeds", "bytes", "accuracy", "ms"), rows, legend) if rows else ""
+
+
+def _mean(mean: Mean | None, show: Callable[[float], str]) -> Cell:
+    if mean is None:
+        return NONE
+    spread = "" if mean.half is None else f" ± {show(mean.half)}"
+    return Cell(f"{show(mean.value)}{spread}", mean.value)
 
 
 def _row(row: Mapping[str, Any]) -> list[Cell]:
