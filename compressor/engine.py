@@ -34,7 +34,7 @@ from .training.rates import shortened
 from .training.resume import Position, Snapshots
 from .training.tape import Tape
 from .training.trainer import Trainer
-from .training.views import VIEWS
+from .training.views import TASK_VIEWS, VIEWS
 from .training.weights import set_state, state_arrays
 
 
@@ -232,7 +232,11 @@ class Engine:
             data = other
         if stage.examples is not None:
             data = data.subset(self.tape.read(stage.examples)["examples"])
-        return data if stage.view is None else VIEWS[stage.view](data, self._recipe.seed)
+        if stage.view is None:
+            return data
+        if stage.tasks:
+            return TASK_VIEWS[stage.view](data, self._recipe.seed, stage.task, stage.tasks)
+        return VIEWS[stage.view](data, self._recipe.seed)
 
 
 class _Watch:

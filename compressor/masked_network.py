@@ -21,6 +21,7 @@ from ..files import Array
 from ..models.dataset import Dataset
 from ..models.graph.coupled import couplings_of_module
 from ..models.prunable import prunable_tensors
+from ..models.seeding.candidates import candidate
 from ..models.seeding.initialise import initialise
 from ..models.seeding.philox import words
 from ..models.seeding.record import SeedRecord
@@ -189,6 +190,11 @@ class MaskedNetwork:
             self.counter,
             self.fixed,
             data,
+            self.seeds,
+            self.recipe.generator,
+            self._redraw,
+            self.tape.read,
+            stage.task,
         )
         return DYNAMICS["partly-frozen" if self.fixed else stage.dynamics](context)
 
@@ -280,6 +286,8 @@ class MaskedNetwork:
             self.masks = dict(outcome.masks)
         if outcome.fixed is not None:
             self.fixed = dict(outcome.fixed)
+        if outcome.handed is not None:
+            self.handed = dict(outcome.handed)
         if outcome.weights is not None:
             set_some(self.module, outcome.weights)
         for label, arrays in outcome.records.items():
@@ -305,6 +313,7 @@ class MaskedNetwork:
             self.example_inputs,
             self.trained,
             self.evidence,
+            self.seeds,
         )
 
     def _fresh(self, number: int) -> Mapping[str, Array]:
@@ -317,6 +326,12 @@ class MaskedNetwork:
         seed = int(words(self.recipe.seed, f"reinitialise/{number}", 0, 1)[0])
         initialise(module, self.recipe.init, seed, self.recipe.generator)
         return state_arrays(module)
+
+    def _redraw(self, number: int) -> Mapping[str, Array]:
+        if not all(name in self.seeds for name in self.chosen.space.names):
+            return self._fresh(number)
+        space = self.chosen.space.tensors
+        return {tensor.name: candidate(self.seeds[tensor.name], tensor.shape, number) for tensor in space}
 
     def _rewind(self, stage: Rewind) -> None:
         set_state(self.module, self.tape.read(stage.label))

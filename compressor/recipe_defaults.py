@@ -121,6 +121,8 @@ def _units(shared: Shared, run: RunSettings, method: Method, structure: Structur
 
 def fine_tunes(method: Method) -> bool:
     """Return whether the method keeps trained weights and may train them further once the mask is known."""
+    if method.plan == "selected-from-trained":
+        return True  # what is tuned is the choice of weights, not the weights
     kept = method.mask_from == "final" and method.weights_from == "final" and method.trains_after
     # The plans of lottery tickets say themselves what is trained after the mask.
     return kept and (method.plan == "standard" or method.paradigm == "PaT")

@@ -132,8 +132,8 @@ REFUSED = [
         ("schedule", ("one-shot", "iterative", "gradual"), method.schedules),
     )
     for choice in choices
-    # A dense network has no block that keeps half, which is what it is told first.
-    if choice not in allowed and (name, choice) != ("dense", "N:M")
+    # Where nothing is pruned, no block keeps half, which is what it is told first.
+    if choice not in allowed and not (choice == "N:M" and method.mask_from is None)
 ]
 
 

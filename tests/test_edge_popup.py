@@ -15,7 +15,7 @@ from sparsepack.compressor.rule import MaskRule
 from sparsepack.compressor.settings import PruneRecipe, TrainSettings
 from sparsepack.compressor.space import make_space
 from sparsepack.compressor.structure import Element
-from sparsepack.compressor.training.edge_popup import EdgePopup, initial_scores
+from sparsepack.compressor.training.sparse_selection.edge_popup import EdgePopup, initial_scores
 from sparsepack.compressor.training.trainer import Trainer
 from sparsepack.models.data import Dataset, make_dataset
 from sparsepack.models.prunable import prunable_tensors

@@ -10,7 +10,7 @@ from torch import nn
 from sparsepack.compressor.checkpoint import SparseCheckpoint
 from sparsepack.compressor.parametrisations import Handover, basis, options, signs
 from sparsepack.compressor.sparsifier import Sparsifier
-from sparsepack.compressor.training.edge_popup import EdgePopup
+from sparsepack.compressor.training.sparse_selection.edge_popup import EdgePopup
 from sparsepack.errors import ModelError
 from sparsepack.models.tensors import to_numpy
 

@@ -96,7 +96,17 @@ CATALOGUE = {
         "sr-ste",
         "ratio-search",
     },
-    "PaI (sparse selection)": {"edge-popup"},
+    "PaI (sparse selection)": {
+        "supermask",
+        "edge-popup",
+        "biprop",
+        "signed-supermask",
+        "peek-a-boo",
+        "slot-machines",
+        "iterand",
+        "supsup",
+        "lottery-jackpots",
+    },
     "DST": {"deep-rewiring", "set", "dsr", "snfs", "rigl", "rigl-itop", "top-kast", "powerpropagation"},
     "freezing": {"elm", "rvfl", "random-filters", "batchnorm-only", "freezenet", "freezenet-wd", "fish"},
 }
@@ -162,7 +172,11 @@ def test_every_choice_is_allowed_or_has_a_reason(method: Method) -> None:
 
 @every_method
 def test_every_allowed_choice_is_accepted_with_the_defaults(method: Method) -> None:
-    sparsity = {"dense": 0.0, "sr-ste": 0.5}.get(method.name, 0.9) if method.sparsity is None else method.sparsity
+    sparsity = (
+        {"dense": 0.0, "slot-machines": 0.0, "sr-ste": 0.5}.get(method.name, 0.9)
+        if method.sparsity is None
+        else method.sparsity
+    )
     default = choose(method, sparsity=sparsity)
     assert default.structure.kind == method.structures[0]
     assert (default.allocation, default.schedule) == (method.allocations[0], method.schedules[0])
@@ -181,7 +195,11 @@ def test_every_allowed_choice_is_accepted_with_the_defaults(method: Method) -> N
 
 @every_method
 def test_every_refused_choice_says_why(method: Method) -> None:
-    sparsity = {"dense": 0.0, "sr-ste": 0.5}.get(method.name, 0.75) if method.sparsity is None else method.sparsity
+    sparsity = (
+        {"dense": 0.0, "slot-machines": 0.0, "sr-ste": 0.5}.get(method.name, 0.75)
+        if method.sparsity is None
+        else method.sparsity
+    )
     allowed = {*method.structures, *method.allocations, *method.schedules}
     for choice in {*STRUCTURES, *ALLOCATIONS, "explicit", *SCHEDULES} - allowed:
         reason = reason_against(method, choice)
@@ -193,8 +211,8 @@ def test_every_refused_choice_says_why(method: Method) -> None:
             options["schedule"] = choice
         else:
             options["allocation"] = {"*": 0.25} if choice == "explicit" else choice
-        if method.name == "dense" and choice == "N:M":
-            with pytest.raises(UsageError, match="method 'dense' prunes nothing; its sparsity is 0"):
+        if method.mask_from is None and choice == "N:M":
+            with pytest.raises(UsageError, match=f"method '{method.name}' prunes nothing; its sparsity is 0"):
                 choose(method, **options)
             continue
         with pytest.raises(UnsupportedError) as caught:

@@ -12,6 +12,7 @@ from torch import nn
 from ...errors import UsageError
 from ...files import Array
 from ...models.dataset import Dataset
+from ...models.seeding.record import SeedRecord
 from ..counter import Counter
 from ..layer_structure import LayerStructure
 from ..mask import BoolArray
@@ -40,6 +41,7 @@ class Probe:
         examples: draws example inputs for a batch of the given size, on the CPU.
         trained: the space's weights as they were when the last mask was chosen; empty where no mask was.
         evidence: what the last selection gathered, by kind.
+        seeds: how the initial values are drawn again, by parameter name, where a seed does it.
         flops: operations that gathering cost, to be charged.
     """
 
@@ -58,6 +60,7 @@ class Probe:
     examples: Callable[[int], tuple[torch.Tensor, ...]]
     trained: Mapping[str, Array] = field(default_factory=dict)
     evidence: Mapping[str, Mapping[str, Array]] = field(default_factory=dict)
+    seeds: Mapping[str, SeedRecord] = field(default_factory=dict)
     flops: int = 0
 
     @property

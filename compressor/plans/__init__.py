@@ -13,6 +13,7 @@ from ..settings import PruneRecipe
 from .found_tickets import critical_rounds, elastic_ticket, extrusion, projected_ticket
 from .layerwise import layerwise
 from .pruned_by_training import pruned_by_training, pruned_while_tuning
+from .selected import selected_from_trained, several_tasks
 from .solved import solved
 from .stages import Change, Record, Rewind, Select, Stage, Train
 from .standard import standard
@@ -34,6 +35,8 @@ PLANS: dict[str, Callable[[PruneRecipe, Method, float], list[Stage]]] = {
     "solved": solved,
     "pruned-by-training": pruned_by_training,
     "pruned-while-tuning": pruned_while_tuning,
+    "several-tasks": several_tasks,
+    "selected-from-trained": selected_from_trained,
 }
 
 

@@ -33,10 +33,12 @@ class Train:
         first_step: 0, or the step that the weights were set back to.
         record_step: the step before which the state goes on the tape, or None.
         data: another data source than the run's, or None.
-        view: an entry of ``VIEWS``, the corruption of that data, or None.
         sparsity: the one that this training leads to, where that is not the run's final one.
         examples: label of the tape's record of the training examples to use (see ``transforms.critical_examples``), or
             None for all; epochs and milestones shrink with their share.
+        view: an entry of ``VIEWS``, the corruption of that data, or of ``TASK_VIEWS`` where there are tasks, or None.
+        task: the number of the task that is trained on, from 0.
+        tasks: how many there are; 0 where the data is one.
     """
 
     title: str
@@ -48,6 +50,8 @@ class Train:
     view: str | None = None
     sparsity: float | None = None
     examples: str | None = None
+    task: int = 0
+    tasks: int = 0
 
 
 @dataclass(frozen=True)

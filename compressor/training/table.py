@@ -9,22 +9,29 @@ from typing import Any
 import torch
 from torch import nn
 
+from ...files import Array
 from ...models.dataset import Dataset
+from ...models.seeding.record import PHILOX, SeedRecord
 from ..counter import Counter
 from ..mask import BoolArray
 from ..rule import MaskRule
 from ..settings import TrainSettings
 from .dynamic_sparse.table import DYNAMIC_SPARSE
 from .dynamics import Dynamics, Masks
-from .edge_popup import EdgePopup
 from .frozen import FadingPart, FrozenPart, PartlyFrozen
 from .gradual import GradualMask
 from .norms_only import NormsOnly
 from .pruning_table import PRUNING
 from .recorded import UpdateSquares
 from .rigl import RigL
+from .sparse_selection.table import SPARSE_SELECTION
 from .static import StaticMask
 from .ticket_table import TICKETS
+
+
+def _nothing(key: int | str) -> Mapping[str, Array]:
+    """Stand for draws and recorded states where there are none."""
+    return {}
 
 
 @dataclass(frozen=True)
@@ -43,6 +50,11 @@ class Context:
         counter: counts operations.
         fixed: by weight name, entries within the mask that are not trained.
         data: what is trained on, where the order of its examples is known; None in a loop of the user's own.
+        seeds: by parameter name, how the initial values are drawn again, where a seed does it.
+        generator: that the run draws with.
+        redraw: further draws of the initial weights, by number from 1; raises where there is no initialiser.
+        recorded: recorded states by label.
+        task: the number of the task that is trained on, from 0.
     """
 
     module: nn.Module
@@ -56,6 +68,11 @@ class Context:
     counter: Counter
     fixed: Mapping[str, BoolArray] = field(default_factory=dict)
     data: Dataset | None = None
+    seeds: Mapping[str, SeedRecord] = field(default_factory=dict)
+    generator: str = PHILOX
+    redraw: Callable[[int], Mapping[str, Array]] = _nothing
+    recorded: Callable[[str], Mapping[str, Array]] = _nothing
+    task: int = 0
 
     @property
     def chosen(self) -> MaskRule:
@@ -126,16 +143,6 @@ def _rigl(context: Context) -> Dynamics:
     )
 
 
-def _selected(context: Context) -> Dynamics:
-    return EdgePopup(
-        context.module,
-        context.chosen,
-        context.sparsity,
-        seed=context.seed,
-        flops=context.counter.dense_gradient_step,
-    )
-
-
 def _update_squares(context: Context) -> Dynamics:
     return UpdateSquares(context.module, context.chosen.space.names, context.counter.masked_step)
 
@@ -149,9 +156,9 @@ DYNAMICS: dict[str, Callable[[Context], Dynamics]] = {
     "partly-frozen": _partly_frozen,
     "gradual": _gradual,
     "rigl": _rigl,
-    "selected": _selected,
     "update-squares": _update_squares,
     **PRUNING,
     **DYNAMIC_SPARSE,
     **TICKETS,
+    **SPARSE_SELECTION,
 }

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from ...errors import unknown_name
 from ...files import Array
 from ..mask import BoolArray
+from ..parametrisations import Handover
 
 if TYPE_CHECKING:
     from ..evidence.probe import Probe
@@ -31,6 +32,7 @@ class Outcome:
         fixed: by weight name, entries within the mask that are not trained from here on; None leaves them.
         fitted: how many parameters the transform itself has fitted to the data; its operations then are training,
             otherwise they are part of the search for the mask.
+        handed: what the checkpoint stores in place of weights, by tensor name; nothing is trained after it.
         warnings: full sentences for the checkpoint.
         records: arrays for the tape, by label and name.
     """
@@ -39,6 +41,7 @@ class Outcome:
     weights: Mapping[str, Array] | None = None
     fixed: Mapping[str, BoolArray] | None = None
     fitted: int = 0
+    handed: Mapping[str, Handover] | None = None
     warnings: tuple[str, ...] = ()
     records: Mapping[str, Mapping[str, Array]] = field(default_factory=dict)
 
@@ -131,6 +134,12 @@ def _tangent_transfer(probe: Probe) -> Outcome:
     return tangent_transfer(probe)
 
 
+def _first_task(probe: Probe) -> Outcome:
+    from .first_task import first_task
+
+    return first_task(probe)
+
+
 def _approximate_isometry(probe: Probe) -> Outcome:
     from .isometry import approximate_isometry
 
@@ -176,6 +185,7 @@ TRANSFORMS: dict[str, Transform] = {
     "obs-update": Transform(
         _obs_update, ("data", "labels", "gradients"), "w - sum over removed q of (w_q / [F^-1]_qq) F^-1 e_q"
     ),
+    "first-task": Transform(_first_task, (), "of the masks of several tasks, that of the first"),
     "ratio-search": Transform(
         _ratio_search, ("data", "labels"), "the densities by layer, of many tried under one budget, of smallest loss"
     ),
