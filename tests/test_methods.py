@@ -28,6 +28,8 @@ CATALOGUE = {
     "LTH": {
         "lottery-ticket",
         "learning-rate-rewinding",
+        "local-ticket",
+        "random-local-ticket",
         "lamp",
         "mask-criteria",
         "reinitialised-ticket",
