@@ -129,8 +129,8 @@ def test_any_image_size_and_class_count_is_fitted(name: str, shape: tuple[int, i
         ("lenet-s4", (1, 10, 10), ["fc1 takes 16 features instead of 400."]),
         ("conv-4", (1, 8, 8), ["conv1 takes 1 channel instead of 3.", "fc1 takes 512 features instead of 8192."]),
         ("resnet-20", (3, 8, 8), []),
-        ("vgg-16", (3, 8, 8), ["The 8x8 input has room for only the first 3 of 5 pools."]),
-        ("vgg-16", (3, 64, 64), ["The 2x2 positions before fc are averaged."]),
+        ("vgg-16", (3, 8, 8), ["The 8x8 input has room for only the first 3 of 4 pools."]),
+        ("vgg-16", (3, 64, 64), ["The 4x4 positions before fc are averaged instead of 2x2."]),
         ("conv-6", (3, 16, 16), ["fc1 takes 1024 features instead of 4096."]),
         ("alexnet", (3, 224, 224), []),
         (
