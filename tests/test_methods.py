@@ -36,8 +36,6 @@ CATALOGUE = {
         "ticket-sanity-check",
         "ticket-transfer",
         "bert-ticket",
-        "local-ticket",
-        "random-local-ticket",
         "early-bird",
         "prac",
         "elastic-ticket",

@@ -1,7 +1,7 @@
 """VGG-16 and VGG-19 for CIFAR: 3x3 convolutions with batch norm and one fully connected layer.
 
-Simonyan and Zisserman 2015, in the form that the pruning literature uses (Liu et al. 2017, Tanaka et al. 2020): four max
-pools between the stages, and the mean over the 2x2 positions that a 32x32 image then has left.
+Simonyan and Zisserman 2015, in the form that the pruning literature uses (Liu et al. 2017, Tanaka et al. 2020): four
+max pools between the stages, and the mean over the 2x2 positions that a 32x32 image then has left.
 """
 
 from __future__ import annotations
