@@ -162,18 +162,19 @@ SparseRows draw(size_t rows, size_t columns, double density) {
 }
 
 // The kernel alone over tiles whose activations are already copied, output included.
-double inner_rate(const ConvPlan& plan, const ConvSpec& spec, const float* input, float* output) {
+double inner_rate(const ConvPlan& plan, const ConvSpec& spec, size_t nonzeros, const float* input, float* output) {
   const Program& program = plan.programs[0];
   const bool windows = plan.mode == ConvMode::kWindows;
   Buffer copies, sums;
-  copies.reserve((spec.group_channels * plan.channel_floats + plan.patch_floats()) * sizeof(float));
+  copies.reserve(spec.group_channels * plan.channel_floats * sizeof(float));
+  const Readable readable{input, input + spec.group_channels * static_cast<size_t>(plan.height * plan.width)};
   sums.reserve(spec.out_channels * plan.tile_floats * sizeof(float));
   double seconds = 0;
   for (const Tile& tile : plan.tiles) {
     const float* activations = input + tile.at;
     if (plan.packs()) {
       float* own = copies.floats();
-      plan.pack(input, spec, tile, spec.group_channels, own + spec.group_channels * plan.channel_floats, own);
+      plan.pack(input, spec, tile, spec.group_channels, readable, own);
       activations = own;
     }
     seconds += best_of(30, [&] {
@@ -181,12 +182,11 @@ double inner_rate(const ConvPlan& plan, const ConvSpec& spec, const float* input
         for (size_t group = 0; group < program.groups; ++group) {
           const Block& block = program.block(group, b);
           RowsCall rows{};
-          rows.activations = reinterpret_cast<const char*>(activations) + block.activations;
+          rows.activations = activations + block.activations * kUnit;
           rows.entries = program.entries.data() + block.first_entry;
           rows.tasks = program.tasks.data() + block.first_task;
           rows.task_count = block.task_count;
           rows.first = b == 0;
-          rows.row_base = static_cast<uint32_t>(program.group_begin(group));
           rows.scratch = sums.floats() + program.group_begin(group) * plan.tile_floats;
           rows.scratch_stride = plan.tile_floats;
           rows.out_stride = static_cast<size_t>(plan.out_height * plan.out_width);
@@ -205,7 +205,7 @@ double inner_rate(const ConvPlan& plan, const ConvSpec& spec, const float* input
     });
   }
   const double pixels = static_cast<double>(plan.out_height * plan.out_width);
-  return 2.0 * static_cast<double>(program.entries.size()) * pixels / seconds;
+  return 2.0 * static_cast<double>(nonzeros) * pixels / seconds;
 }
 
 }  // namespace
@@ -240,7 +240,7 @@ int main(int argc, char** argv) {
     SparseConv conv(spec, weight);
     const auto [height, width] = conv.output_size(l.size, l.size);
     const ConvPlan plan(spec, weight, l.size, l.size, height, width, kernels());
-    const double inner = inner_rate(plan, spec, input.floats(), output.floats());
+    const double inner = inner_rate(plan, spec, weight.nonzeros(), input.floats(), output.floats());
     SerialExecutor serial;
     const ConvCall call{input.floats(), 1, l.size, l.size, nullptr, nullptr, output.floats()};
     double seconds = 1e9, structured = 1e9;

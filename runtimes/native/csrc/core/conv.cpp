@@ -18,6 +18,7 @@ struct Run {
   float low, high;
   const float* residual_end;
   size_t block_floats;  // of the copies of one block
+  Readable readable;
 
   // Batch items and groups lie one after the other, so one number names both.
   const float* image(size_t index) const { return call.input + index * spec.group_channels * in_plane; }
@@ -49,7 +50,6 @@ void compute(const Run& run, const Tile& tile, size_t image, size_t first, size_
   const bool windows = plan.mode == ConvMode::kWindows;
   const size_t scratch_row = program.group_begin(first);
   RowsCall rows{};
-  rows.bias = run.call.bias ? run.call.bias + row0 : nullptr;
   rows.scratch_stride = plan.tile_floats;
   rows.out_stride = run.out_plane;
   rows.out_step = windows ? static_cast<size_t>(plan.out_width) : kUnit;
@@ -62,24 +62,23 @@ void compute(const Run& run, const Tile& tile, size_t image, size_t first, size_
   rows.high = run.high;
   // With one tile the weights are read once, from far away.
   rows.entries_ahead = plan.tiles.size() == 1 ? 256 : 0;
-  rows.rows_ahead = windows ? 0 : 2;
+  rows.rows_ahead = windows ? 0 : 5;
   for (size_t b = 0; b < program.block_count; ++b) {
     const bool final_block = b + 1 == program.block_count;
     if (!activations) {
       const size_t channel = b * plan.block_channels();
       const size_t count = std::min(plan.block_channels(), run.spec.group_channels - channel);
-      plan.pack(run.image(image) + channel * run.in_plane, run.spec, tile, count, own + run.block_floats, own);
+      plan.pack(run.image(image) + channel * run.in_plane, run.spec, tile, count, run.readable, own);
     }
     for (size_t group = first; group < last; ++group) {
       const Block& block = program.block(group, b);
       const size_t begin = program.group_begin(group);
-      rows.activations = activations ? reinterpret_cast<const char*>(activations) + block.activations
-                                     : reinterpret_cast<const char*>(own);
+      rows.activations = activations ? activations + block.activations * kUnit : own;
       rows.entries = program.entries.data() + block.first_entry;
       rows.tasks = program.tasks.data() + block.first_task;
       rows.task_count = block.task_count;
       rows.first = b == 0;
-      rows.row_base = static_cast<uint32_t>(begin);
+      rows.bias = run.call.bias ? run.call.bias + row0 + begin : nullptr;
       rows.scratch = scratch + (begin - scratch_row) * plan.tile_floats;
       if (run.direct && final_block) {
         const size_t at = (n * run.spec.out_channels + row0 + begin) * run.out_plane + static_cast<size_t>(tile.at);
@@ -141,7 +140,8 @@ void SparseConv::run(const ConvCall& call, Executor& executor) {
   const auto plan = plan_for(call.height, call.width);
   Run run{spec_, *plan, call, static_cast<size_t>(call.height * call.width), static_cast<size_t>(out_h * out_w),
           spec_.out_channels / spec_.groups, spec_.activation.kind == Activation::kClamp, false,
-          spec_.activation.alpha, spec_.activation.beta, nullptr, plan->block_channels() * plan->channel_floats};
+          spec_.activation.alpha, spec_.activation.beta, nullptr, plan->block_channels() * plan->channel_floats,
+          {call.input, call.input + static_cast<size_t>(call.batch * call.height * call.width) * spec_.groups * spec_.group_channels}};
   run.direct = run.clamp || spec_.activation.kind == Activation::kNone;
 
   if (call.residual) run.residual_end = call.residual + static_cast<size_t>(call.batch) * spec_.out_channels * run.out_plane;
@@ -160,16 +160,15 @@ void SparseConv::run(const ConvCall& call, Executor& executor) {
     for_each_job(executor, tiles * slices, [&](size_t job) {
       const size_t at = job / slices, slice = job % slices;
       const size_t begin = channels * slice / slices, end = channels * (slice + 1) / slices;
-      Scratch patch(plan->patch_floats() * sizeof(float));
       plan->pack(run.image(at / tile_count) + begin * run.in_plane, spec_, plan->tiles[at % tile_count], end - begin,
-                 patch.floats(), shared.floats() + at * packed + begin * plan->channel_floats);
+                 run.readable, shared.floats() + at * packed + begin * plan->channel_floats);
     });
   }
   const size_t threads = for_each_job(executor, tiles * splits, [&](size_t job) {
     const size_t split = job % splits, at = job / splits, image = at / tile_count;
     const Tile& tile = plan->tiles[at % tile_count];
     const bool copies = packed && splits == 1;
-    Scratch scratch((sums + (copies ? run.block_floats + plan->patch_floats() : 0)) * sizeof(float));
+    Scratch scratch((sums + (copies ? run.block_floats : 0)) * sizeof(float));
     const float* activations = run.image(image) + tile.at;
     if (packed) activations = copies ? nullptr : shared.floats() + at * packed;
     compute(run, tile, image, row_groups * split / splits, row_groups * (split + 1) / splits, activations,

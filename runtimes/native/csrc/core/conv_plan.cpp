@@ -1,14 +1,10 @@
 #include "conv_plan.h"
 
 #include <algorithm>
-#include <cstring>
 
 namespace sparsepack {
 namespace {
 
-// Activations of one block of the reduction: what the first-level cache holds. Half or twice as
-// much costs a few percent.
-constexpr size_t kBlockBytes = 32 * 1024;
 // Tiles wide enough that reading a weight is a small part of using it, yet the sums stay in registers.
 constexpr int kPointUnits = 10;
 constexpr int kWindowUnits = 14;
@@ -16,17 +12,6 @@ constexpr int kWindowUnits = 14;
 constexpr int64_t kSharedJobs = 8;
 // Multiply-adds have a latency of four: narrower tiles wait for their own sums.
 constexpr int64_t kLatencyVectors = 4;
-
-// A tile's part of one channel is short and the next channel's far away: too little for the
-// processor to see a pattern in, so the copies ask for it themselves.
-constexpr size_t kChannelsAhead = 4;
-
-void prefetch(const float* from, int64_t pitch, int64_t rows, int64_t columns) {
-  for (int64_t r = 0; r < rows; ++r, from += pitch) {
-    for (int64_t i = 0; i < columns; i += 16) __builtin_prefetch(from + i);
-    __builtin_prefetch(from + columns - 1);
-  }
-}
 
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 int64_t round_up(int64_t v, int64_t to) { return ceil_div(v, to) * to; }
@@ -45,18 +30,27 @@ ConvPlan::ConvPlan(const ConvSpec& spec, const SparseRows& weight, int64_t h, in
     : kernels(set), height(h), width(w), out_height(out_h), out_width(out_w) {
   const size_t taps = static_cast<size_t>(spec.kernel[0] * spec.kernel[1]);
   std::vector<size_t> tap_offset(taps, 0);
+  // Of shifted copies more stays in use at a time than of what lies there once.
+  const bool shifted = taps > 1 && spec.stride[0] == 1 && spec.stride[1] == 1;
+  const size_t bytes = block_bytes(weight, shifted ? 32 * 1024 : 40 * 1024);
   const bool unpadded = spec.pad == std::array<int64_t, 4>{0, 0, 0, 0};
   if (taps == 1 && unpadded) {
     const bool unit_stride = spec.stride == std::array<int64_t, 2>{1, 1};
     const bool aligned = (height * width) % 16 == 0;
-    mode = unit_stride && aligned ? ConvMode::kInPlace : ConvMode::kPoints;
+    // Offsets of a block have to reach its last plane.
+    const size_t channels = std::min<size_t>(spec.group_channels, bytes / (kPointUnits * kUnit * sizeof(float)));
+    const bool near = static_cast<size_t>(height * width) <= kMostOffset * kUnit / std::max<size_t>(1, channels);
+    mode = unit_stride && aligned && near ? ConvMode::kInPlace : ConvMode::kPoints;
     plan_points();
   } else {
     mode = ConvMode::kWindows;
     plan_windows(spec, tap_offset);
   }
 
-  const size_t block_channels = std::max<size_t>(1, kBlockBytes / ((mode == ConvMode::kInPlace ? tile_floats : channel_floats) * sizeof(float)));
+  const size_t near = bytes / ((mode == ConvMode::kInPlace ? tile_floats : channel_floats) * sizeof(float));
+  // As many as offsets and counts of entries can tell apart.
+  const size_t most = std::min(kMostOffset * kUnit / channel_floats, kMostOffset / taps);
+  const size_t block_channels = std::max<size_t>(1, std::min(near, most));
   const size_t group_outputs = spec.out_channels / spec.groups;
   ProgramShape shape;
   // Long groups let a pass over the weights go on undisturbed; several let threads share few tiles.
@@ -67,7 +61,7 @@ ConvPlan::ConvPlan(const ConvSpec& spec, const SparseRows& weight, int64_t h, in
   block_channels_ = (spec.group_channels + blocks - 1) / blocks;
   shape.block_columns = block_channels_ * taps;
   shape.offset_of = [&](size_t column) {
-    return (column / taps * channel_floats + tap_offset[column % taps]) * sizeof(float);
+    return (column / taps * channel_floats + tap_offset[column % taps]) / kUnit;
   };
   for (size_t g = 0; g < spec.groups; ++g) {
     SparseRows part;
@@ -134,84 +128,9 @@ void ConvPlan::plan_windows(const ConvSpec& spec, std::vector<size_t>& tap_offse
       tiles.push_back({y * out_width + x, rows, std::min(pitch, out_width - x), static_cast<int>(rows)});
     }
   }
-  // Edge tiles are first copied into a patch with their padding around them. The last vector of a
-  // window may read on to the end of a strided vector.
-  patch_pitch_ = (pitch - 1) * stride_x + (kernel_w - 1) * spec.dilation[1] + 1;
-  const int64_t patch_rows = (tile_rows - 1) * stride_y + (kernel_h - 1) * spec.dilation[0] + stride_y;
-  patch_floats_ = static_cast<size_t>(patch_pitch_ * patch_rows + 2 * kUnit * stride_x);
   constexpr size_t kMostFloats = size_t{1} << 28;  // of scratch for one tile
-  if (patch_floats_ > kMostFloats || channel_floats > kMostFloats / spec.group_channels) {
+  if (channel_floats > kMostFloats / spec.group_channels) {
     throw InputError("the kernel's reach is too large");
-  }
-}
-
-// A run of output pixels of a strided 1x1 kernel spans parts of several rows.
-void ConvPlan::pack_points(const float* from, const ConvSpec& spec, const Tile& tile, float* to) const {
-  const auto stride_y = spec.stride[0], stride_x = spec.stride[1];
-  for (int64_t done = 0; done < tile.columns;) {
-    const int64_t y = (tile.at + done) / out_width, x = (tile.at + done) % out_width;
-    const int64_t length = std::min(out_width - x, tile.columns - done);
-    kernels.take_columns(from + y * stride_y * width + x * stride_x, 0, static_cast<size_t>(stride_x), 1,
-                         static_cast<size_t>(length), to + done, 0);
-    done += length;
-  }
-}
-
-void ConvPlan::pack(const float* from, const ConvSpec& spec, const Tile& tile, size_t channels, float* patch,
-                    float* to) const {
-  const size_t plane = static_cast<size_t>(height * width);
-  const auto [stride_y, stride_x] = spec.stride;
-  if (mode == ConvMode::kPoints) {
-    if (stride_y == 1 && stride_x == 1) {
-      kernels.take_columns(from + tile.at, plane, 1, channels, static_cast<size_t>(tile.columns), to, channel_floats);
-    } else {
-      const int64_t first = tile.at / out_width, rows = (tile.at + tile.columns - 1) / out_width - first + 1;
-      for (size_t c = 0; c < channels; ++c, from += plane) {
-        if (c + kChannelsAhead < channels) {
-          prefetch(from + kChannelsAhead * plane + first * stride_y * width, stride_y * width, rows, width);
-        }
-        pack_points(from, spec, tile, to + c * channel_floats);
-      }
-    }
-    const int64_t rest = tile.units * kUnit - tile.columns;
-    for (size_t c = 0; rest && c < channels; ++c) std::fill_n(to + c * channel_floats + tile.columns, rest, 0.0f);
-    return;
-  }
-  const int64_t y = tile.at / out_width * stride_y - spec.pad[0], x = tile.at % out_width * stride_x - spec.pad[1];
-  const int64_t rows = (tile.rows - 1) * stride_y + (spec.kernel[0] - 1) * spec.dilation[0] + stride_y;
-  // Inside the image, with a row below for what vectors read too far: no padding to make.
-  const bool room = width >= 2 * kUnit * stride_x;
-  if (room && y >= 0 && x >= 0 && y + rows < height && x + patch_pitch_ <= width) {
-    for (size_t c = 0; c < channels; ++c, from += plane, to += channel_floats) {
-      if (c + kChannelsAhead < channels) {
-        prefetch(from + kChannelsAhead * plane + y * width + x, width, rows, patch_pitch_);
-      }
-      take_windows(from + y * width + x, width, spec, tile, to);
-    }
-    return;
-  }
-  // The clipped part of the source, and where it lies in the patch. Only that part is ever
-  // written, so the padding around it stays zero from channel to channel.
-  const int64_t top = std::clamp<int64_t>(y, 0, height), bottom = std::clamp<int64_t>(y + rows, top, height);
-  const int64_t left = std::clamp<int64_t>(x, 0, width), right = std::clamp<int64_t>(x + patch_pitch_, left, width);
-  std::memset(patch, 0, patch_floats_ * sizeof(float));
-  for (size_t c = 0; c < channels; ++c, from += plane, to += channel_floats) {
-    if (c + kChannelsAhead < channels) {
-      prefetch(from + kChannelsAhead * plane + top * width + left, width, bottom - top, right - left);
-    }
-    kernels.take_columns(from + top * width + left, static_cast<size_t>(width), 1, static_cast<size_t>(bottom - top),
-                         static_cast<size_t>(right - left), patch + (top - y) * patch_pitch_ + (left - x),
-                         static_cast<size_t>(patch_pitch_));
-    take_windows(patch, patch_pitch_, spec, tile, to);
-  }
-}
-
-void ConvPlan::take_windows(const float* from, int64_t from_pitch, const ConvSpec& spec, const Tile& tile,
-                            float* to) const {
-  for (const Window& window : windows) {
-    kernels.take_units(from + window.first_y * from_pitch + window.first_x,
-                       static_cast<size_t>(from_pitch * spec.stride[0]), static_cast<size_t>(spec.stride[1]),
-                       static_cast<size_t>(tile.rows + window.extra_rows), to + window.at);
   }
 }
 

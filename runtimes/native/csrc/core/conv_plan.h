@@ -24,6 +24,14 @@ struct Tile {
   int units;              // width in units of 8 floats that the kernel computes
 };
 
+// The memory of the whole input: copies may read a little more than they keep, inside it.
+struct Readable {
+  const float* begin;
+  const float* end;
+
+  bool holds(const float* first, const float* last) const { return begin <= first && last <= end; }
+};
+
 class ConvPlan {
  public:
   ConvPlan(const ConvSpec& spec, const SparseRows& weight, int64_t height, int64_t width, int64_t out_height,
@@ -40,22 +48,22 @@ class ConvPlan {
   std::vector<Program> programs;  // one a group of the convolution
 
   bool packs() const { return mode != ConvMode::kInPlace; }
-  // Scratch that `pack` needs; zero on first use where the mode is kWindows.
-  size_t patch_floats() const { return patch_floats_; }
   size_t block_channels() const { return block_channels_; }  // of one block of the reduction, the last may have fewer
-  // Copies what `tile` reads of `channels` channels from `from` on, each channel_floats long.
-  void pack(const float* from, const ConvSpec& spec, const Tile& tile, size_t channels, float* patch, float* to) const;
+  // Copies what `tile` reads of `channels` channels from `from` on, each channel_floats long (conv_pack.cpp).
+  void pack(const float* from, const ConvSpec& spec, const Tile& tile, size_t channels, Readable readable,
+            float* to) const;
 
  private:
   void plan_points();
   void plan_windows(const ConvSpec& spec, std::vector<size_t>& tap_offset);
 
-  void take_windows(const float* from, int64_t from_pitch, const ConvSpec& spec, const Tile& tile, float* to) const;
-  void pack_points(const float* from, const ConvSpec& spec, const Tile& tile, float* to) const;
+  void pack_runs(const float* from, const Tile& tile, size_t channels, float* to) const;
+  void pack_points(const float* from, const ConvSpec& spec, const Tile& tile, size_t channels, Readable readable,
+                   float* to) const;
+  void pack_windows(const float* from, const ConvSpec& spec, const Tile& tile, size_t channels, Readable readable,
+                    float* to) const;
 
   size_t block_channels_ = 0;
-  size_t patch_floats_ = 0;
-  int64_t patch_pitch_ = 0;
 };
 
 }  // namespace sparsepack

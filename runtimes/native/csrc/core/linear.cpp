@@ -5,7 +5,7 @@
 namespace sparsepack {
 namespace {
 
-constexpr size_t kBlockBytes = 36 * 1024;
+constexpr size_t kNear = 36 * 1024;
 constexpr int kTargetUnits = 8;
 constexpr size_t kGroupRows = 256;
 constexpr size_t kPackColumns = 64;  // features transposed by one job
@@ -19,19 +19,19 @@ SparseLinear::SparseLinear(SparseRows weight, ActivationSpec activation)
       tile_floats_(static_cast<size_t>(std::min(kTargetUnits, kernels_.max_units) * kUnit)) {
   ProgramShape shape;
   shape.group_rows = std::min<size_t>(kGroupRows, std::max<size_t>(16, (weight.rows / 4 + 15) / 16 * 16));
-  const size_t most = kBlockBytes / (tile_floats_ * sizeof(float));
+  const size_t most = block_bytes(weight, kNear) / (tile_floats_ * sizeof(float));
   const size_t blocks = std::max<size_t>(1, (weight.columns + most - 1) / most);
-  shape.block_columns = (weight.columns + blocks - 1) / blocks;
-  shape.offset_of = [this](size_t column) { return column * tile_floats_ * sizeof(float); };
+  block_columns_ = shape.block_columns = (weight.columns + blocks - 1) / blocks;
+  shape.offset_of = [this](size_t column) { return column * tile_floats_ / kUnit; };
   program_ = build_program(weight, shape);
 }
 
 // Blocks of one row group; what is not said about them is in `rows`.
-void SparseLinear::sum_rows(const Program& program, size_t group, RowsCall& rows, const char* activations,
-                            RowsFunction kernel) const {
+void SparseLinear::sum_rows(const Program& program, size_t group, RowsCall& rows, const float* activations,
+                            size_t unit, RowsFunction kernel) const {
   for (size_t b = 0; b < program.block_count; ++b) {
     const Block& block = program.block(group, b);
-    rows.activations = activations + block.activations;
+    rows.activations = activations + block.activations * unit;
     rows.entries = program.entries.data() + block.first_entry;
     rows.tasks = program.tasks.data() + block.first_task;
     rows.task_count = block.task_count;
@@ -41,7 +41,7 @@ void SparseLinear::sum_rows(const Program& program, size_t group, RowsCall& rows
 }
 
 const Program& SparseLinear::few() const {
-  std::call_once(few_once_, [this] { few_ = without_blocks(program_, tile_floats_); });
+  std::call_once(few_once_, [this] { few_ = with_long_blocks(program_, block_columns_, tile_floats_ / kUnit); });
   return few_;
 }
 
@@ -51,11 +51,10 @@ void SparseLinear::run_one(const LinearCall& call, Executor& executor) const {
   for_each_job(executor, program.groups, [&](size_t group) {
     const size_t row = program.group_begin(group), row_count = program.group_end(group) - row;
     RowsCall rows{};
-    rows.bias = call.bias;
+    rows.bias = call.bias ? call.bias + row : nullptr;
     rows.scratch = call.output + row;
     rows.scratch_stride = 1;
-    rows.row_base = static_cast<uint32_t>(row);
-    sum_rows(program, group, rows, reinterpret_cast<const char*>(call.input), kernels_.rows_few[0]);
+    sum_rows(program, group, rows, call.input, 1, kernels_.rows_few[0]);
     if (call.residual || activation_.kind != Activation::kNone) {
       kernels_.finish(call.output + row, call.residual ? call.residual + row : nullptr, call.output + row, row_count,
                       activation_);
@@ -99,12 +98,11 @@ void SparseLinear::run(const LinearCall& call, Executor& executor) const {
       Scratch scratch(program_.group_rows * tile_floats_ * sizeof(float));
       float* sums = scratch.floats();
       RowsCall rows{};
-      rows.bias = call.bias;
+      rows.bias = call.bias ? call.bias + row : nullptr;
       rows.scratch = sums;
       rows.scratch_stride = tile_floats_;
-      rows.row_base = static_cast<uint32_t>(row);
-      sum_rows(is_few(tile) ? few() : program_, group, rows,
-               reinterpret_cast<const char*>(packed.floats() + tile * tile_size),
+      sum_rows(is_few(tile) ? few() : program_, group, rows, packed.floats() + tile * tile_size,
+               is_few(tile) ? width_of(tile) : kUnit,
                is_few(tile) ? kernels_.rows_few[units_of(tile)] : kernels_.rows[units_of(tile)]);
       // The activation runs where values lie side by side, unless a residual comes before it.
       if (!call.residual && activation_.kind != Activation::kNone) {

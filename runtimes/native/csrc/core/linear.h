@@ -27,14 +27,15 @@ class SparseLinear {
 
  private:
   void run_one(const LinearCall& call, Executor& executor) const;
-  void sum_rows(const Program& program, size_t group, RowsCall& rows, const char* activations,
+  void sum_rows(const Program& program, size_t group, RowsCall& rows, const float* activations, size_t unit,
                 RowsFunction kernel) const;
-  const Program& few() const;  // for narrow tiles; offsets as for one; laid out when first met
+  const Program& few() const;  // for narrow tiles; offsets count columns; laid out when first met
 
   const KernelSet& kernels_;
   ActivationSpec activation_;
   size_t inputs_;
   size_t tile_floats_;  // tokens in a tile
+  size_t block_columns_ = 0;
   Program program_;
   mutable std::once_flag few_once_;
   mutable Program few_;

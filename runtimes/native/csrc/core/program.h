@@ -13,7 +13,7 @@ namespace sparsepack {
 struct Block {
   size_t first_entry;
   size_t first_task, task_count;
-  size_t activations;  // bytes from the tile's activations to this block's
+  size_t activations;  // units from the tile's activations to this block's
 };
 
 struct Program {
@@ -32,15 +32,20 @@ struct Program {
 
 struct ProgramShape {
   size_t group_rows;
-  size_t block_columns;                           // weight columns in a block of the reduction
-  std::function<size_t(size_t column)> offset_of; // bytes from the tile's activations
+  size_t block_columns;                           // weight columns in a block of the reduction, at most kMostOffset
+  std::function<size_t(size_t column)> offset_of; // units from the tile's activations
 };
+
+// Activations of one block of the reduction: `cache`, about what the first-level cache holds, or more
+// where so few weights are kept that rows so short would cost more in taking up and putting down their
+// sums than the cache saves.
+size_t block_bytes(const SparseRows& weight, size_t cache);
 
 // Sums run in column order whatever the blocks, so results do not depend on the layout.
 Program build_program(const SparseRows& weight, const ProgramShape& shape);
 
-// The same with a single block and every offset divided: for tiles so narrow that all of their
-// activations stay near, where short rows would cost more than they save.
-Program without_blocks(const Program& program, size_t divisor);
+// The same in blocks as long as offsets reach, with every offset divided: for tiles so narrow that all
+// of their activations stay near, where short rows would cost more than they save.
+Program with_long_blocks(const Program& program, size_t block_columns, size_t divisor);
 
 }  // namespace sparsepack

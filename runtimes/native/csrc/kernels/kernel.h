@@ -14,14 +14,20 @@ constexpr int kUnit = 8;       // floats in a unit of tile width
 constexpr int kFewUnits = 2;   // the widest tile that has rows_few
 constexpr int kMaxUnits = 16;  // the widest tile of any instruction set
 
+// Weights pass from far memory through every cache in each run, so that each byte of them costs time.
+#pragma pack(push, 2)
 struct Entry {
-  uint32_t offset;  // bytes from the block's activations to the weight's run
   float weight;
+  uint16_t offset;  // units from the block's activations to the weight's run
 };
+#pragma pack(pop)
+// Kernels read an entry as one integer, two bytes past its end.
+constexpr size_t kEntriesReadPast = 1;
+constexpr size_t kMostOffset = UINT16_MAX;
 
 struct RowTask {
-  uint32_t row;
-  uint32_t count;  // entries of this row in this block
+  uint16_t row;    // of its group
+  uint16_t count;  // entries of this row in this block
 };
 
 enum class Activation { kNone, kClamp, kLeakyRelu, kHardSwish, kSilu, kGelu, kGeluTanh };
@@ -34,15 +40,14 @@ struct ActivationSpec {
 
 // One block of the reduction applied to a list of rows.
 struct RowsCall {
-  const char* activations;
+  const float* activations;
   const Entry* entries;
   const RowTask* tasks;
   size_t task_count;
   bool first;         // start from the bias (or zero) instead of the scratch rows
-  const float* bias;  // by row; may be null
-  float* scratch;     // by row, scratch_stride floats each; aligned to 64 bytes
+  const float* bias;  // by row, as scratch, out and residual are; may be null
+  float* scratch;     // scratch_stride floats a row; aligned to 64 bytes
   size_t scratch_stride;
-  uint32_t row_base;       // the row that scratch, out and residual begin with
   float* out;             // null: results go to scratch; else finished here, vector by vector
   size_t out_stride;      // floats between rows of out and residual
   size_t out_step;        // floats between a row's units in out (8 where the tile is one run)
@@ -66,14 +71,15 @@ struct KernelSet {
   RowsFunction rows[kMaxUnits + 1];  // by tile width; [0] unused
   RowsFunction rows_narrow[kMaxUnits + 1];  // for activations aligned to a unit only
   // Long rows over one position ([0], always to scratch) and over one or two units; the entries'
-  // offsets are those of the one position.
+  // offsets count columns.
   RowsFunction rows_few[kFewUnits + 1];
-  // Copies of parts of an image, `from_pitch` floats between its rows. `take_columns` reads every
-  // stride-th value and nothing past the last; `take_units` takes one unit a row, packs them without
-  // a gap, and may read on to the end of 2 * kUnit values where it is strided.
-  void (*take_columns)(const float* from, size_t from_pitch, size_t stride, size_t rows, size_t columns, float* to,
-                       size_t to_pitch);
-  void (*take_units)(const float* from, size_t from_pitch, size_t stride, size_t rows, float* to);
+  // Copies `rows` runs of `columns` values, the runs `from_pitch` and `to_pitch` floats apart.
+  void (*take_runs)(const float* from, size_t from_pitch, size_t rows, size_t columns, float* to, size_t to_pitch);
+  // Takes one unit a row, every stride-th value of it, and packs the units without a gap. Where `lanes` is
+  // given, values are kept where its word is all ones and are 0 elsewhere. Values that are not kept are
+  // read, too; with a stride of 2 all of 2 * kUnit.
+  void (*take_units)(const float* from, size_t from_pitch, size_t stride, size_t rows, const uint32_t* lanes,
+                     float* to);
   // to[c * to_stride + r] = from[r * from_stride + c]; fastest where a row of `from` is long
   void (*transpose)(const float* from, size_t rows, size_t columns, size_t from_stride, float* to, size_t to_stride);
   // out[i] = activation(in[i] + residual[i]); in place is allowed; residual may be null
