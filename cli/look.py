@@ -25,7 +25,7 @@ def inspect(path: Path, as_json: bool) -> None:
 @model_option
 @json_flag
 def verify(path: Path, against: Path | None, model: str | None, as_json: bool) -> int:
-    """Check hashes, decoding and (for ONNX) parity; exit 1 when anything differs."""
+    """Check hashes, decoding and (for graphs and programs) parity; exit 1 when anything differs."""
     from ..runtimes.report.listing import findings_text
     from ..runtimes.verify import verify as verify_file
 

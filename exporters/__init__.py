@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 __all__ = ["EXPORTERS", "Exporter", "check_values", "export", "needs_source", "open_artifact"]
 
+# What every zip archive begins with, PyTorch's too.
+ZIP = b"PK\x03\x04"
 Write = Callable[["SparseCheckpoint", Path, str, "ModelSource | None", bool], None]
 
 
@@ -100,6 +102,26 @@ def _onnx_slim(checkpoint: SparseCheckpoint, path: Path, values: str, source: Mo
     write_onnx_slim(checkpoint, path, source=found, force=force)
 
 
+def _torchscript(
+    checkpoint: SparseCheckpoint, path: Path, values: str, source: ModelSource | None, force: bool
+) -> None:
+    from ..models.source import source_from_record
+    from .torchscript import write_torchscript
+
+    found = source or source_from_record(checkpoint.metadata.model)
+    write_torchscript(checkpoint, path, source=found, force=force)
+
+
+def _torch_export(
+    checkpoint: SparseCheckpoint, path: Path, values: str, source: ModelSource | None, force: bool
+) -> None:
+    from ..models.source import source_from_record
+    from .torch_export import write_torch_export
+
+    found = source or source_from_record(checkpoint.metadata.model)
+    write_torch_export(checkpoint, path, source=found, force=force)
+
+
 def _onnx_int8(checkpoint: SparseCheckpoint, path: Path, values: str, source: ModelSource | None, force: bool) -> None:
     raise UsageError("'onnx-int8' is calibrated on examples; name the data (--data D, or the recipe's data).")
 
@@ -146,6 +168,22 @@ EXPORTERS: dict[str, Exporter] = {
             ("fp32",),
             True,
             _onnx_int8,
+        ),
+        Exporter(
+            "torchscript",
+            ".pt",
+            "a traced TorchScript program with dense values, for C++ programs and services that load it",
+            ("fp32",),
+            True,
+            _torchscript,
+        ),
+        Exporter(
+            "torch-export",
+            ".pt2",
+            "a torch.export program with dense values, for PyTorch and what compiles from it",
+            ("fp32",),
+            True,
+            _torch_export,
         ),
     )
 }
@@ -230,6 +268,10 @@ def open_artifact(path: Path) -> Artifact:
     # A safetensors file is a length of 8 bytes and a JSON object; a protobuf message cannot have its fields that way.
     if beginning[8:] == b"{":
         return _open_container(path)
+    if beginning.startswith(ZIP):
+        from .torch_archive import open_torch_archive
+
+        return open_torch_archive(path)
     from .onnx_artifact import OnnxArtifact
     from .onnx_int8_artifact import OnnxInt8Artifact
     from .onnx_seal import claimed_format

@@ -14,6 +14,7 @@ from .onnxruntime_web import OnnxRuntimeWeb
 from .openvino_cpu import OpenVino
 from .scipy_chain import ScipyCsr
 from .torch_dense import TorchDense
+from .torch_programs import TORCH_EXPORT_CPU, TORCHSCRIPT_CPU, TorchCompiled
 from .torch_semi_structured import TorchSemiStructured
 from .torch_sparse import TorchSparseCsr
 
@@ -21,6 +22,9 @@ _TABLE: tuple[Runtime, ...] = (
     OnnxRuntime("onnxruntime-cpu", "CPUExecutionProvider", "ONNX Runtime on the CPU; skips no zeros of its own."),
     OnnxRuntimeSparse(),
     TorchDense("torch-cpu", "cpu", "PyTorch on the CPU with the decoded dense weights; every format."),
+    TorchCompiled(),
+    TORCHSCRIPT_CPU,
+    TORCH_EXPORT_CPU,
     TorchSparseCsr(),
     ScipyCsr(),
     OpenVino(),

@@ -5,7 +5,7 @@ This is also the reference that parity is measured against, fed with the checkpo
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -25,7 +25,9 @@ class TorchSession:
 
     fixed_batch: int | None = None
 
-    def __init__(self, module: nn.Module, device: str, notes: tuple[str, ...] = (), half: bool = False) -> None:
+    def __init__(
+        self, module: Callable[..., object], device: str, notes: tuple[str, ...] = (), half: bool = False
+    ) -> None:
         self._module = module
         self._device = device
         self._half = half
@@ -46,12 +48,13 @@ class TorchSession:
             try:
                 output = first_output(self._module(*tensors))
             except RuntimeError as error:
-                raise UnsupportedError(f"PyTorch cannot run it: {_first_line(error)}.") from error
+                raise UnsupportedError(f"PyTorch cannot run it: {first_line(error)}.") from error
         result: Array = (output.float() if output.is_floating_point() else output).cpu().numpy()
         return result
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """Return the first line of an error's text, without a full stop."""
     return str(error).strip().partition("\n")[0].removesuffix(".")
 
 

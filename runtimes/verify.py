@@ -1,4 +1,4 @@
-"""Verifying a file: hashes, bit-exact decoding, agreement with the checkpoint it came from, parity of an ONNX graph.
+"""Verifying a file: hashes, bit-exact decoding, agreement with the checkpoint it came from, parity of its program.
 
 :func:`verify` returns findings instead of raising, so that one damaged tensor does not hide the state of the others;
 only a path that holds nothing to verify is an error.
@@ -18,6 +18,7 @@ from ..errors import FileFormatError, SparsepackError
 from ..exporters import open_artifact
 from ..exporters.artifact import TRANSFORMED, Artifact
 from ..exporters.codecs.floats import FLOATS
+from ..exporters.torch_archive import FORMATS as PROGRAMS
 from ..exporters.value_types import INT8
 from ..files import Array, TensorFile, numpy_dtype, sha256_array
 from . import RUNTIMES
@@ -52,7 +53,7 @@ def verify(path: Path, *, against: Path | None = None, model: str | None = None)
         path: the file.
         against: the checkpoint that the artifact came from; every tensor is then compared with it, bit for bit where
             the artifact's values are lossless.
-        model: the user's ``--model``, needed for the parity of an ONNX artifact that came from a factory.
+        model: the user's ``--model``, needed for the parity of a graph or program that came from a factory.
 
     Returns:
         findings in the order of checking, good and bad.
@@ -87,7 +88,12 @@ def _findings(path: Path, checkpoint: SparseCheckpoint | None, model: str | None
     if checkpoint is not None and artifact.format not in TRANSFORMED:
         yield from _against(artifact, checkpoint)
     if artifact.is_graph:
-        yield from _onnx(artifact, checkpoint, model)
+        accepted = _checker(artifact)
+        yield accepted
+        if not accepted.ok:
+            return
+    if artifact.is_graph or artifact.format in PROGRAMS:
+        yield from _parity(artifact, checkpoint, model)
 
 
 def _is_checkpoint(path: Path) -> bool:
@@ -156,17 +162,20 @@ def _compare(name: str, expected: Array, found: Array, stored: str | None, error
     return Finding("checkpoint", name, False, f"differs from the checkpoint in {different} of {expected.size} entries.")
 
 
-def _onnx(artifact: Artifact, checkpoint: SparseCheckpoint | None, model: str | None) -> Iterator[Finding]:
-    """Check the graph by the ONNX checker and, where PyTorch can build the model, by running both."""
+def _checker(artifact: Artifact) -> Finding:
     import onnx
 
     subject = str(artifact.path)
     try:
         onnx.checker.check_model(subject)
     except onnx.checker.ValidationError as error:
-        yield Finding("graph", subject, False, f"the ONNX checker refuses it: {str(error).splitlines()[0]}.")
-        return
-    yield Finding("graph", subject, True, "the ONNX checker accepts it.")
+        return Finding("graph", subject, False, f"the ONNX checker refuses it: {str(error).splitlines()[0]}.")
+    return Finding("graph", subject, True, "the ONNX checker accepts it.")
+
+
+def _parity(artifact: Artifact, checkpoint: SparseCheckpoint | None, model: str | None) -> Iterator[Finding]:
+    """Run the file's own program and, where PyTorch can build the model, compare with that."""
+    subject = str(artifact.path)
     if refuses_model(artifact.model) is not None or (artifact.format in TRANSFORMED and checkpoint is None):
         # A pruned ONNX file has no second implementation; its tensors were compared above. Nor has a slimmed graph
         # without its checkpoint.

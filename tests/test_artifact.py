@@ -124,9 +124,23 @@ def test_a_foreign_onnx_file_opens(tmp_path: Path) -> None:
 
 
 def test_every_format_describes_itself() -> None:
-    assert list(EXPORTERS) == ["packed", "csr", "nm", "onnx", "onnx-unpack", "onnx-sparse", "onnx-slim", "onnx-int8"]
+    assert list(EXPORTERS) == [
+        "packed",
+        "csr",
+        "nm",
+        "onnx",
+        "onnx-unpack",
+        "onnx-sparse",
+        "onnx-slim",
+        "onnx-int8",
+        "torchscript",
+        "torch-export",
+    ]
     for name, exporter in EXPORTERS.items():
         assert exporter.name == name
         assert exporter.summary
-        assert exporter.values[:2] == (("fp32",) if name in ("onnx-slim", "onnx-int8") else ("fp32", "fp16"))
-        assert exporter.suffix == {"packed": ".spk", "csr": ".safetensors", "nm": ".safetensors"}.get(name, ".onnx")
+        lossless = ("onnx-slim", "onnx-int8", "torchscript", "torch-export")
+        assert exporter.values[:2] == (("fp32",) if name in lossless else ("fp32", "fp16"))
+        suffixes = {"packed": ".spk", "csr": ".safetensors", "nm": ".safetensors"}
+        suffixes |= {"torchscript": ".pt", "torch-export": ".pt2"}
+        assert exporter.suffix == suffixes.get(name, ".onnx")

@@ -141,7 +141,7 @@ def _assign(message: Any, descriptor: Any, value: Any) -> None:
 
 def _trace(module: nn.Module, examples: tuple[Tensor, ...], names: list[str]) -> Any:
     batch = torch.export.Dim(BATCH)
-    with _quiet_exporter():
+    with quiet_exporter():
         try:
             return torch.onnx.export(
                 module,
@@ -163,7 +163,7 @@ def _trace(module: nn.Module, examples: tuple[Tensor, ...], names: list[str]) ->
 
 
 @contextmanager
-def _quiet_exporter() -> Iterator[None]:
+def quiet_exporter() -> Iterator[None]:
     """Silence what the exporter says about itself; its errors still come through."""
     disabled = logging.root.manager.disable
     # It logs that torchvision, which nothing needs, is missing, and prints half-made graphs when it fails.

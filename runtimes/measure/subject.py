@@ -21,7 +21,7 @@ from .sources import typed_source
 if TYPE_CHECKING:
     from ...models.source import InputSpec, TorchSource
 
-CPU_ORDER = ("onnxruntime-cpu", "onnxruntime-sparse-cpu", "torch-cpu")
+CPU_ORDER = ("onnxruntime-cpu", "onnxruntime-sparse-cpu", "torchscript-cpu", "torch-export-cpu", "torch-cpu")
 
 
 class Subject:
