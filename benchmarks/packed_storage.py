@@ -3,7 +3,8 @@
 ResNet-50 (kaiming-normal weights, seed 0, global magnitude, no data), LeNet-5-Caffe trained on `--data`, and the text
 encoder trained for one epoch on random tokens. Targets: ResNet-50 within 1.02x of the bound and, at 90 %, 0.81x zstd-19
 of the dense weights; the others 1.05x and 0.86x. Encoding at 40 MB/s and decoding at 300 MB/s of dense weights at 90 %,
-one thread, with extra memory of at most twice the largest tensor and 64 MB. Runs are kept under --runs.
+one thread, with extra memory of at most twice the largest tensor and 64 MB. Runs are kept under --runs: two minutes on
+an idle core the first time, half a minute after that.
 """
 
 from __future__ import annotations
