@@ -111,6 +111,7 @@ class MaskedNetwork:
         self.sparsity = 0.0
         if self.method.mask_from is not None:
             prunable = self.prunable[:-1] if self.method.spares_head else self.prunable
+            prunable = prunable[-1:] if self.method.only_head else prunable
             # What is frozen still computes, so freezing a unit takes nothing away from others.
             couplings = None if self.method.frozen else self._couplings
             self.rule, self.sparsity = make_rule(recipe, prunable, couplings)

@@ -18,7 +18,7 @@ from onnx import numpy_helper
 
 from ..compressor.checkpoint import SparseCheckpoint
 from ..files import numpy_dtype, refuse_existing, sha256_array
-from ..models.seeding.record import PHILOX
+from ..models.seeding.record import HADAMARD, PHILOX
 from .manifest import TensorEntry, describe
 from .onnx_model import lowered, write_model
 from .parts import part_of
@@ -112,7 +112,9 @@ def unpack_in_graph(
         if record.alias_of is not None or not _is_stored(dense.get(name), record.shape, record.sha256):
             continue
         found = pack(tensor, values, bitwise=bitwise)
-        if name in leaving or found.plain or not _pays(found, dense[name]):
+        # A fixed matrix takes more nodes than a classifier's weights are worth.
+        fixed = record.seed is not None and record.seed.initialiser == HADAMARD
+        if name in leaving or found.plain or fixed or not _pays(found, dense[name]):
             described.append((_dense_entry(part_of(tensor, "fp32").entry), None))
         else:
             described.append((found.entry, found.seed))

@@ -242,6 +242,8 @@ def check_masks(checkpoint: SparseCheckpoint, recipe: PruneRecipe, structure: st
         assert wanted - max(9, 36, 32) < kept <= wanted
         return
     weights = {name: size for name, size in WEIGHTS.items() if name != "8.weight" or not spares_head(recipe)}
+    if METHODS[recipe.method].only_head:
+        weights = {"8.weight": WEIGHTS["8.weight"]}
     weights = OWN_NETWORK[recipe.method][1] if recipe.method in OWN_NETWORK else weights
     if structure == "fully-connected":
         weights = {name: weights[name] for name in ("6.weight", "8.weight")}

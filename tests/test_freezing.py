@@ -1,4 +1,4 @@
-"""Freezing (methods 7.1, 7.3, 7.6 to 7.8): closed forms, what stays bit for bit, and files as small as claimed."""
+"""Freezing (methods 7.1 to 7.3, 7.6 to 7.8): closed forms, what stays bit for bit, and files as small as claimed."""
 
 import math
 from pathlib import Path
@@ -16,13 +16,16 @@ from sparsepack.compressor.evidence.curvature import curvature
 from sparsepack.compressor.pipeline import prune
 from sparsepack.compressor.recipe import single_run
 from sparsepack.compressor.settings import TrainSettings
+from sparsepack.compressor.training.fixed_classifier import FixedClassifier
 from sparsepack.compressor.training.frozen import FadingPart
 from sparsepack.compressor.training.norms_only import NormsOnly
 from sparsepack.compressor.transforms.least_squares import RidgeSolver, least_squares
-from sparsepack.errors import UnsupportedError, UsageError
+from sparsepack.errors import FileFormatError, UnsupportedError, UsageError
 from sparsepack.exporters import export
+from sparsepack.models.seeding.candidates import candidate
 from sparsepack.models.seeding.initialisers import draw
 from sparsepack.models.seeding.rebuild import rebuild
+from sparsepack.models.seeding.record import HADAMARD, SeedRecord
 from sparsepack.models.zoo import ZOO
 
 
@@ -145,6 +148,71 @@ def test_a_network_that_does_not_end_in_its_last_layer_is_refused() -> None:
         least_squares(
             probe_of(nn.Sequential(nn.Identity(), nn.Conv2d(1, 1, 1)), points(), ridge=0.0, direct_link=False)
         )
+
+
+def test_the_rows_of_the_hadamard_matrix_are_orthogonal_and_any_slice_is_of_the_whole() -> None:
+    def matrix(rows: int, columns: int, **part: int) -> np.ndarray:
+        return rebuild(SeedRecord("keyed-product", 0, "w", HADAMARD, -0.5), (rows, columns), **part)
+
+    whole = matrix(10, 64)
+    np.testing.assert_array_equal(whole @ whole.T, 64 * 0.25 * np.eye(10))
+    np.testing.assert_array_equal(matrix(2, 4), -0.5 * np.array([[1, 1, 1, 1], [1, -1, 1, -1]]))
+    # Sylvester's construction: [[H, H], [H, -H]].
+    np.testing.assert_array_equal(matrix(4, 4)[2:, 2:], -matrix(2, 2))
+    np.testing.assert_array_equal(matrix(10, 64, start=100, count=37), whole.reshape(-1)[100:137])
+
+
+def test_candidates_of_a_fixed_matrix_are_refused() -> None:
+    with pytest.raises(FileFormatError, match="names the initialiser 'hadamard', which no seed rebuilds"):
+        candidate(SeedRecord("keyed-product", 0, "w", HADAMARD, 1.0), (2, 2), 1)
+
+
+@pytest.mark.parametrize(("make", "unit"), [(torch.optim.SGD, "rows"), (torch.optim.Adam, "entries")])
+def test_of_a_fixed_classifier_the_scale_alone_is_trained(make: Any, unit: str) -> None:
+    """The oracle: a network whose last layer is s * H by autograd."""
+    module, oracle = linear_network(6, 8, 3), linear_network(6, 8, 3)
+    mask = torch.zeros(3, 8, dtype=torch.bool)
+    dynamics = FixedClassifier(module, {"2.weight": mask}, unit)
+    h = torch.tensor([[1.0] * 8, [1.0, -1.0] * 4, [1.0, 1.0, -1.0, -1.0] * 2])
+    if unit == "rows":
+        h = h / 8**0.5
+        torch.testing.assert_close(h @ h.T, torch.eye(3))
+    scale = torch.full((1,), 3**-0.5, requires_grad=True)
+    ours, theirs = (make(p, lr=0.05) for p in (dynamics.parameter_groups(), [oracle[0].weight, scale]))
+    dynamics.attach(ours)
+    data = points()
+    x, y = torch.from_numpy(data.train_inputs.copy()), torch.from_numpy(data.train_labels)
+    for step in range(5):
+        ours.zero_grad()
+        theirs.zero_grad()
+        torch.autograd.backward(cross_entropy(module(x), y))
+        torch.autograd.backward(cross_entropy(torch.relu(x @ oracle[0].weight.T) @ (scale * h).T, y))
+        dynamics.after_backward(step)
+        ours.step()
+        theirs.step()
+        dynamics.after_step(step)
+    torch.testing.assert_close(module[2].weight, scale * h, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(module[0].weight, oracle[0].weight, rtol=1e-4, atol=1e-6)
+    assert abs(float(scale.detach()) - 3**-0.5) > 0.01
+
+
+def test_a_fixed_classifier_takes_no_bytes(tmp_path: Path) -> None:
+    checkpoint = run(tmp_path, "lenet-5-caffe", "fixed-classifier")
+    fixed = checkpoint.tensors["fc2.weight"]
+    assert {name for name, t in checkpoint.tensors.items() if t.mask is not None} == {"fc2.weight"}
+    assert fixed.record.seed is not None
+    assert len(np.unique(np.abs(fixed.dense()))) == 1
+    assert np.abs(fixed.dense()).max() == abs(fixed.record.seed.bound) != np.float32(10**-0.5 * 500**-0.5)
+    assert checkpoint.metadata.training is not None
+    # All parameters but the 500 times 10 of the classifier.
+    others = sum(math.prod(t.record.shape) for name, t in checkpoint.tensors.items() if name != "fc2.weight")
+    assert checkpoint.metadata.training.trained_parameters == others
+    _, tensors = packed_bytes(checkpoint, tmp_path)
+    assert tensors["fc2.weight"] <= 2
+    # A graph holds it as values.
+    graph = export(checkpoint, "onnx-unpack", tmp_path / "x.onnx")
+    graph.verify()
+    np.testing.assert_array_equal(graph.tensor("fc2.weight"), fixed.dense())
 
 
 def test_the_expected_fisher_information_of_logistic_regression() -> None:

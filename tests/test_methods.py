@@ -108,7 +108,16 @@ CATALOGUE = {
         "lottery-jackpots",
     },
     "DST": {"deep-rewiring", "set", "dsr", "snfs", "rigl", "rigl-itop", "top-kast", "powerpropagation"},
-    "freezing": {"elm", "rvfl", "random-filters", "batchnorm-only", "freezenet", "freezenet-wd", "fish"},
+    "freezing": {
+        "elm",
+        "rvfl",
+        "fixed-classifier",
+        "random-filters",
+        "batchnorm-only",
+        "freezenet",
+        "freezenet-wd",
+        "fish",
+    },
 }
 
 

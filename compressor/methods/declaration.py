@@ -117,6 +117,7 @@ class Method:
         resurrects: whether a later round of an iterative schedule may keep a weight that an earlier one removed; the
             weights are then set back to the dense ones before each round.
         spares_head: whether the last prunable tensor, the task's head, stays dense and out of the count.
+        only_head: whether that tensor is all that the mask is of.
         sparsity: the share that the mask leaves out where the method's rule gives it; None: the user's choice.
         exact: whether the asked sparsity is met to the weight; False where it comes out of thresholds, penalties or
             rounds of whole groups that the method itself counts, and is reported as it came.
@@ -150,6 +151,7 @@ class Method:
     transforms: tuple[str, ...] = ()
     resurrects: bool = False
     spares_head: bool = False
+    only_head: bool = False
     sparsity: float | None = None
     exact: bool = True
     reasons: Mapping[str, str] = field(default_factory=dict)

@@ -18,6 +18,7 @@ from ..rule import MaskRule
 from ..settings import TrainSettings
 from .dynamic_sparse.table import DYNAMIC_SPARSE
 from .dynamics import Dynamics, Masks
+from .fixed_classifier import FixedClassifier
 from .frozen import FadingPart, FrozenPart, PartlyFrozen
 from .gradual import GradualMask
 from .norms_only import NormsOnly
@@ -109,6 +110,10 @@ def _fading(context: Context) -> Dynamics:
     )
 
 
+def _fixed_classifier(context: Context) -> Dynamics:
+    return FixedClassifier(context.module, context.torch_masks(), context.options["unit"], context.counter.frozen_step)
+
+
 def _norms_only(context: Context) -> Dynamics:
     return NormsOnly(context.module, context.torch_masks(), context.counter.frozen_step)
 
@@ -152,6 +157,7 @@ DYNAMICS: dict[str, Callable[[Context], Dynamics]] = {
     "static": _static,
     "frozen": _frozen,
     "fading": _fading,
+    "fixed-classifier": _fixed_classifier,
     "norms-only": _norms_only,
     "partly-frozen": _partly_frozen,
     "gradual": _gradual,

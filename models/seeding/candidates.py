@@ -21,7 +21,7 @@ import numpy.typing as npt
 from .keyed_product import column_keys, matrix_shape, row_keys
 from .philox import philox4x32, stream_key
 from .rebuild import FloatArray, check_record, converter
-from .record import PHILOX, SeedRecord
+from .record import PHILOX, REBUILDABLE, SeedRecord
 
 # Positions a chunk: a block of four words is drawn for each.
 _CHUNK = 1 << 16
@@ -50,7 +50,7 @@ def chosen(
     Raises:
         FileFormatError: the record is malformed or from a later release.
     """
-    check_record(record)
+    check_record(record, REBUILDABLE)
     out = np.empty(positions.size, np.float32)
     if record.initialiser == "constant":
         out.fill(np.float32(record.bound))

@@ -13,7 +13,7 @@ import torch
 from .keyed_product import column_keys, matrix_shape, row_keys
 from .philox import KEY_STEPS, MULTIPLIERS, ROUNDS, stream_key
 from .rebuild import check_record
-from .record import PHILOX, SeedRecord
+from .record import PHILOX, REBUILDABLE, SeedRecord
 
 _LOW = 0xFFFFFFFF
 
@@ -48,7 +48,7 @@ def rebuild(record: SeedRecord, shape: tuple[int, ...], device: torch.device | s
     Raises:
         FileFormatError: the record is malformed or from a later release.
     """
-    check_record(record)
+    check_record(record, REBUILDABLE)
     bound = torch.tensor(record.bound, dtype=torch.float32, device=device)
     if record.initialiser == "constant":
         return bound.expand(shape).clone()

@@ -4,6 +4,7 @@
     uniform, keyed-product   w = float32(product) * (float32(bound) * 2**-31)
     signed-constant          +bound where the word's top bit is set (philox) or the product is positive, else -bound
     constant                 bound
+    hadamard                 Sylvester's matrix times bound, its first rows and columns; takes no random word
 
 The scale factors are powers of two away from ``bound``, so each weight is rounded once by the multiplication (and once
 more by the cast of a 32-bit product); there is no addition that a compiler could contract into a fused one.
@@ -12,7 +13,7 @@ more by the cast of a 32-bit product); there is no addition that a compiler coul
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -20,24 +21,30 @@ import numpy.typing as npt
 from ...errors import FileFormatError
 from .keyed_product import product_chunks
 from .philox import Words, word_chunks
-from .record import GENERATORS, PHILOX, REBUILDABLE, SeedRecord
+from .record import GENERATORS, HADAMARD, PHILOX, REBUILDABLE, SeedRecord
 
 FloatArray = npt.NDArray[np.float32]
 
 _MIDDLE = np.uint32(2**23)
+_CHUNK = 1 << 18
 
 
-def check_record(record: SeedRecord) -> None:
-    """Raise :class:`FileFormatError` unless the record names a known generator and initialiser and sane numbers."""
+def check_record(record: SeedRecord, known: Sequence[str] = (*REBUILDABLE, HADAMARD)) -> None:
+    """Raise :class:`FileFormatError` unless the record names a known generator and initialiser and sane numbers.
+
+    Args:
+        record: of a file.
+        known: the initialisers that are accepted.
+    """
     if record.generator not in GENERATORS:
         raise FileFormatError(
             f"the seed record of '{record.name}' names the unknown generator '{record.generator}'; "
             f"this release knows {' and '.join(GENERATORS)}."
         )
-    if record.initialiser not in REBUILDABLE:
+    if record.initialiser not in known:
         raise FileFormatError(
             f"the seed record of '{record.name}' names the initialiser '{record.initialiser}', which no seed rebuilds; "
-            f"this release knows {', '.join(REBUILDABLE)}."
+            f"this release knows {', '.join(known)}."
         )
     if not 0 <= record.seed < 2**32:
         raise FileFormatError(f"the seed record of '{record.name}' holds the seed {record.seed}, outside 32 bits.")
@@ -70,11 +77,21 @@ def rebuild(record: SeedRecord, shape: tuple[int, ...], start: int = 0, count: i
     out = np.empty(length, np.float32)
     if record.initialiser == "constant":
         out.fill(np.float32(record.bound))
+    elif record.initialiser == HADAMARD:
+        for position in range(0, length, _CHUNK):
+            flat = np.arange(start + position, start + min(position + _CHUNK, length))
+            out[position : position + flat.size] = _sylvester(flat, shape) * np.float32(record.bound)
     else:
         convert = converter(record)
         for position, piece in _words(record, shape, start, length):
             out[position : position + piece.size] = convert(piece)
     return out.reshape(shape) if whole else out
+
+
+def _sylvester(flat: npt.NDArray[np.int64], shape: tuple[int, ...]) -> FloatArray:
+    """Return (-1)**popcount(row & column) at flat positions; the rows of 2**n columns are orthogonal."""
+    row, column = np.divmod(flat, math.prod(shape[1:]))
+    return np.where(np.bitwise_count(row & column) & 1, np.float32(-1), np.float32(1))
 
 
 def converter(record: SeedRecord) -> Callable[[Words], FloatArray]:

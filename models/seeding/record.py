@@ -10,6 +10,8 @@ GENERATORS = (PHILOX, KEYED_PRODUCT)
 
 # The initialisers that rebuild bit for bit in numpy, torch and an ONNX graph; only these may stay in a file as a seed.
 REBUILDABLE = ("uniform", "signed-constant", "constant")
+# A fixed matrix in the place of random numbers; no network is drawn with it, but a file may say that a tensor is it.
+HADAMARD = "hadamard"
 
 
 class SeedRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -19,8 +21,9 @@ class SeedRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         generator: ``philox4x32-10`` or ``keyed-product``.
         seed: the run's seed, 0 <= seed < 2**32.
         name: the parameter's name when it was drawn; its CRC-32 is half of the key.
-        initialiser: one of :data:`REBUILDABLE`.
-        bound: half-width of ``uniform``, magnitude of ``signed-constant``, value of ``constant``; a float32 value.
+        initialiser: one of :data:`REBUILDABLE`, or :data:`HADAMARD`.
+        bound: half-width of ``uniform``, magnitude of ``signed-constant`` and ``hadamard``, value of ``constant``; a
+            float32 value.
     """
 
     generator: str

@@ -2,7 +2,16 @@
 
 from ..declaration import Method
 from .freezenet import FISH, FREEZENET, FREEZENET_WD
-from .layers import BATCHNORM_ONLY, RANDOM_FILTERS
+from .layers import BATCHNORM_ONLY, FIXED_CLASSIFIER, RANDOM_FILTERS
 from .solved import ELM, RVFL
 
-METHODS: tuple[Method, ...] = (ELM, RVFL, RANDOM_FILTERS, BATCHNORM_ONLY, FREEZENET, FREEZENET_WD, FISH)
+METHODS: tuple[Method, ...] = (
+    ELM,
+    RVFL,
+    FIXED_CLASSIFIER,
+    RANDOM_FILTERS,
+    BATCHNORM_ONLY,
+    FREEZENET,
+    FREEZENET_WD,
+    FISH,
+)

@@ -1,6 +1,25 @@
 """Freezing by layer and by filter: which weights are trained does not depend on their values or on data."""
 
+from ..declaration import Option
 from .common import IN_ONE_STEP, NO_ZEROS, freezing, freezing_all
+
+FIXED_CLASSIFIER = freezing_all(
+    name="fixed-classifier",
+    paper="Hoffer et al., Fix Your Classifier: The Marginal Value of Training the Last Weight Layer, ICLR 2018",
+    summary="The last layer is a Hadamard matrix times one trained scale, and takes no bytes; all else is trained.",
+    dynamics="fixed-classifier",
+    needs=("data", "labels", "gradients"),
+    only_head=True,
+    options=(
+        Option(
+            "unit",
+            str,
+            "rows",
+            "what has length 1: rows of the matrix, or (the paper, for a network that normalises its features) entries",
+            choices=("rows", "entries"),
+        ),
+    ),
+)
 
 BATCHNORM_ONLY = freezing_all(
     name="batchnorm-only",
