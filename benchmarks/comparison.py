@@ -29,7 +29,7 @@ from sparsepack.compressor.methods import METHODS, Method
 from sparsepack.compressor.pipeline import prune
 from sparsepack.compressor.recipe import load_recipe
 from sparsepack.compressor.training.evaluation import test_accuracy
-from sparsepack.errors import SparsepackError
+from sparsepack.errors import OutputExistsError, SparsepackError
 from sparsepack.files import write_bytes
 from sparsepack.models.data import load_data
 from sparsepack.models.source import TorchSource, source_from_record
@@ -175,8 +175,13 @@ def accuracy(checkpoint: SparseCheckpoint, data: Any) -> float:
 def outcome(job: Job, budget: dict[str, int], data: str, runs: Path) -> dict[str, Any]:
     """Train; return accuracy, sparsity and operations by level, or why the method refuses this network."""
     begin = time.process_time()
+    folder = runs / job.name
     try:
-        checkpoint = prune(load_recipe(recipe(job, budget, data, runs)).prune_recipes()[0], runs / job.name)
+        request = load_recipe(recipe(job, budget, data, runs)).prune_recipes()[0]
+        try:
+            checkpoint = prune(request, folder)
+        except OutputExistsError:  # begun by a version that had other defaults
+            checkpoint = prune(request, folder, force=True)
     except SparsepackError as error:
         return {"refused": str(error)}
     masks = [tensor.mask for tensor in checkpoint.tensors.values() if tensor.mask is not None]
