@@ -1,4 +1,7 @@
-"""Which task a batch belongs to, when one network holds a mask for each: by the entropy of the outputs.
+"""The tasks of one network that holds a mask for each, and which of them a batch belongs to.
+
+A checkpoint of ``supsup`` computes its first task. :func:`for_task` gives another's network, :func:`tasks_of` all masks
+at once, and :func:`infer_task` says whose inputs a batch holds, by the entropy of the outputs.
 
 All masks compute at once, each with a coefficient; the mask of the right task is the one whose coefficient, if it grew,
 would make the outputs most certain (Wortsman et al. 2020, SupSup, section 3.3). No label is needed.
@@ -7,14 +10,75 @@ would make the outputs most certain (Wortsman et al. 2020, SupSup, section 3.3).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
+import msgspec
+import numpy as np
 import torch
 from torch import nn
 from torch.func import functional_call
 
 from ..errors import UsageError, unknown_name
+from ..files import sha256_array
+from ..models.seeding.rebuild import rebuild
+from ..models.tensors import to_torch
+from .checkpoint import SparseCheckpoint
+from .mask import unpack_bits
+from .parametrisations.masks import INITIAL, MASKS
+from .sparse_tensor import SparseTensor
 
 WAYS = ("one-shot", "binary")
+
+
+def tasks_of(checkpoint: SparseCheckpoint) -> tuple[dict[str, torch.Tensor], list[dict[str, torch.Tensor]]]:
+    """Return the weights under all masks, and the masks of every task, both by weight name.
+
+    Raises:
+        UsageError: the checkpoint holds no masks of tasks.
+    """
+    initial: dict[str, torch.Tensor] = {}
+    masks: list[dict[str, torch.Tensor]] = []
+    for name, tensor in _with_tasks(checkpoint).items():
+        record = tensor.record
+        stored = tensor.parts.get(INITIAL)
+        if stored is None and record.seed is not None:
+            stored = rebuild(record.seed, record.shape)
+        initial[name] = to_torch(np.asarray(stored).reshape(record.shape))
+        for task, bits in enumerate(tensor.parts[MASKS]):
+            if task == len(masks):
+                masks.append({})
+            masks[task][name] = torch.from_numpy(unpack_bits(bits, record.shape))
+    return initial, masks
+
+
+def for_task(checkpoint: SparseCheckpoint, task: int) -> SparseCheckpoint:
+    """Return the checkpoint with the network of another task; everything else is shared.
+
+    Args:
+        checkpoint: of several tasks.
+        task: from 0.
+
+    Raises:
+        UsageError: the checkpoint holds no masks of tasks, or not so many.
+    """
+    tensors = dict(checkpoint.tensors)
+    for name, tensor in _with_tasks(checkpoint).items():
+        record = tensor.record
+        if not 0 <= task < record.count:
+            raise UsageError(f"there is no task {task}: the checkpoint holds {record.count}, the first of which is 0.")
+        mask = unpack_bits(tensor.parts[MASKS][task], record.shape)
+        chosen = SparseTensor(msgspec.structs.replace(record, task=task), mask, None, tensor.parts)
+        digest = sha256_array(chosen.dense())
+        tensors[name] = replace(chosen, record=msgspec.structs.replace(chosen.record, sha256=digest))
+    records = [tensor.record for tensor in tensors.values()]
+    return SparseCheckpoint(msgspec.structs.replace(checkpoint.metadata, tensors=records), tensors)
+
+
+def _with_tasks(checkpoint: SparseCheckpoint) -> dict[str, SparseTensor]:
+    found = {name: tensor for name, tensor in checkpoint.tensors.items() if MASKS in tensor.parts}
+    if not found:
+        raise UsageError("the checkpoint holds one network, not a mask for each of several tasks (method 'supsup').")
+    return found
 
 
 def superposed(

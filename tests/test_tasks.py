@@ -9,13 +9,16 @@ import torch
 from torch import nn
 from torch.func import functional_call
 
+from sparsepack.compressor.checkpoint import SparseCheckpoint
 from sparsepack.compressor.pipeline import prune
 from sparsepack.compressor.recipe import single_run
-from sparsepack.compressor.task_inference import entropy_gradient, infer_task, superposed
+from sparsepack.compressor.task_inference import entropy_gradient, for_task, infer_task, superposed, tasks_of
 from sparsepack.compressor.training.tape import INITIAL, Tape
 from sparsepack.compressor.training.views import permuted_pixels, split_classes
 from sparsepack.errors import UnknownNameError, UsageError
 from sparsepack.models.data import Dataset, load_data, make_dataset
+from sparsepack.models.source import TorchSource, source_from_record
+from sparsepack.models.tensors import to_torch
 
 NAMES = ("0.weight", "2.weight")
 
@@ -145,17 +148,9 @@ def test_running_statistics_are_those_of_the_first_task(tmp_path: Path) -> None:
 
 
 def test_the_task_of_a_batch_is_found_without_its_labels(tmp_path: Path) -> None:
-    from sparsepack.models.source import TorchSource, source_from_record
-    from sparsepack.models.tensors import to_torch
-
-    checkpoint, tape = supsup(tmp_path, 4)
-    source = source_from_record(checkpoint.metadata.model)
-    assert isinstance(source, TorchSource)
-    module = source.build().eval()
-    state = {name: to_torch(array) for name, array in tape.read(INITIAL).items()}
-    module.load_state_dict(state)
-    masks = [{name: to_torch(mask).bool() for name, mask in tape.read(f"task-{task}").items()} for task in range(4)]
-    initial = {name: state[name] for name in masks[0]}
+    checkpoint, _ = supsup(tmp_path, 4)
+    module = network_of(checkpoint)
+    initial, masks = tasks_of(checkpoint)
     data = load_data("digits")
     assert data is not None
     for task in range(4):
@@ -163,5 +158,39 @@ def test_the_task_of_a_batch_is_found_without_its_labels(tmp_path: Path) -> None
         for way in ("one-shot", "binary"):
             found = [infer_task(module, initial, masks, inputs[begin : begin + 40], way) for begin in range(0, 360, 40)]
             assert found.count(task) >= 8, (task, way, found)
-        outputs = functional_call(module, {name: initial[name] * masks[task][name] for name in initial}, (inputs,))
+        outputs = network_of(for_task(checkpoint, task))(inputs)
         assert float((outputs.argmax(1) == labels).float().mean()) > 0.9
+
+
+def network_of(checkpoint: SparseCheckpoint) -> nn.Module:
+    source = source_from_record(checkpoint.metadata.model)
+    assert isinstance(source, TorchSource)
+    module = source.build().eval()
+    module.load_state_dict({name: to_torch(array) for name, array in checkpoint.dense_state().items()})
+    return module
+
+
+@pytest.mark.parametrize("init", ["signed-constant", "kaiming-normal"])
+def test_the_network_of_another_task_is_the_same_file_with_another_number(tmp_path: Path, init: str) -> None:
+    checkpoint, tape = supsup(tmp_path, 3, epochs=1, init=init)
+    recorded = tape.read(INITIAL)
+    initial, masks = tasks_of(checkpoint)
+    assert len(masks) == 3
+    for task in range(3):
+        for_task(checkpoint, task).save(tmp_path / f"{task}.safetensors")
+        loaded = SparseCheckpoint.load(tmp_path / f"{task}.safetensors")
+        loaded.verify()
+        for name, mask in tape.read(f"task-{task}").items():
+            assert np.array_equal(loaded.tensors[name].dense(), np.where(mask, recorded[name], np.float32(0)))
+            assert np.array_equal(masks[task][name].numpy(), mask.astype(bool))
+            assert np.array_equal(initial[name].numpy(), recorded[name])
+    with pytest.raises(UsageError, match="no task 3: the checkpoint holds 3, the first of which is 0"):
+        for_task(checkpoint, 3)
+
+
+def test_a_checkpoint_of_one_task_says_that_it_is(tmp_path: Path) -> None:
+    recipe = single_run(None, "lenet-300-100", method="edge-popup", data="digits", sparsity=0.5, epochs=0, threads=1)
+    checkpoint = prune(recipe, tmp_path / "run")
+    for ask in (tasks_of, lambda one: for_task(one, 0)):
+        with pytest.raises(UsageError, match="one network, not a mask for each of several tasks"):
+            ask(checkpoint)
