@@ -111,6 +111,8 @@ def chained(method: Method) -> bool:
 
 def continues(method: Method) -> bool:
     """Whether a method begins at trained weights and needs no training of its own before the mask."""
+    if method.plan == "selected-from-trained":
+        return True
     return method.paradigm == "PaT" and (method.prepares == "none" or method.plan == "pruned-while-tuning")
 
 
@@ -120,7 +122,8 @@ def recipe(job: Job, budget: dict[str, int], data: str, runs: Path) -> dict[str,
     one: dict[str, Any] = {"name": job.method, "method": job.method}
     train = {**TRAIN, "epochs": budget["epochs"], **method.training}
     if method.mask_from is not None:
-        one["sparsity"] = job.level
+        if method.sparsity is None:
+            one["sparsity"] = job.level
         one["structure"] = structure(method, job.level)
         options = {key: value for key, value in OPTIONS.items() if key in method.defaults}
         one["options"] = options | REQUIRED.get(job.method, {})
@@ -131,7 +134,11 @@ def recipe(job: Job, budget: dict[str, int], data: str, runs: Path) -> dict[str,
         model = str(runs / f"{DENSE}-0.0-{job.seed}" / "checkpoint.safetensors")
         train["epochs"] = 0
     if method.paradigm == "PaT":
+        # The same fine-tuning for all: a default of many rounds would have it in each.
+        one["schedule"] = "one-shot"
         one["fine_tune"] = {**FINE_TUNE, "epochs": budget["fine_tune"]}
+    elif method.plan == "selected-from-trained":
+        one["fine_tune"] = {"epochs": budget["fine_tune"]}
     return {
         "version": 1,
         "model": model,
