@@ -17,6 +17,7 @@ import click
 
 from .. import __version__
 from ..errors import SparsepackError
+from .analyze import analyze
 from .export import export, slim
 from .lists import formats, methods, runtimes
 from .look import inspect, verify
@@ -103,5 +104,18 @@ def commands() -> None:
     """
 
 
-for _command in (prune, export, slim, measure, run_recipe, report, inspect, verify, methods, runtimes, formats):
+for _command in (
+    prune,
+    export,
+    slim,
+    measure,
+    run_recipe,
+    report,
+    analyze,
+    inspect,
+    verify,
+    methods,
+    runtimes,
+    formats,
+):
     commands.add_command(_command)

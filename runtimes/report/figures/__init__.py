@@ -4,11 +4,12 @@ Pure functions from numbers to text, without a drawing library: a page that open
 Colours are CSS variables with a fallback, so that one figure serves light pages, dark ones and print.
 """
 
+from ....compressor.analysis.pareto import pareto_front
 from .bars import Bar, stacked_bars
 from .canvas import standalone
 from .lines import Line, line_chart
 from .pictures import picture
-from .points import Point, pareto_front, scatter
+from .points import Point, scatter
 
 __all__ = [
     "Bar",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ....compressor.analysis.pareto import pareto_front
 from .canvas import WIDTH, axes, colour, frame, plain, plot_area, text, titled
 
 # More names than these would lie over one another; the rest show theirs when they are pointed at.
@@ -26,23 +27,6 @@ class Point:
     x: float
     y: float
     group: str = ""
-
-
-def pareto_front(points: Sequence[tuple[float, float]]) -> list[int]:
-    """Return which points no other one beats: none has at most its x and at least its y with one of them strict.
-
-    Args:
-        points: (cost, worth).
-
-    Returns:
-        Numbers of the points, by rising cost; equal points are all on the front or all off it.
-    """
-    order = sorted(range(len(points)), key=lambda i: (points[i][0], -points[i][1]))
-    front: list[int] = []
-    for number in order:
-        if not front or points[number][1] > points[front[-1]][1] or points[number] == points[front[-1]]:
-            front.append(number)
-    return front
 
 
 def scatter(points: Sequence[Point], *, title: str, x_label: str, y_label: str, log_x: bool = False) -> str:
