@@ -174,8 +174,7 @@ def _taken(
     """Return a tensor that was handed over; the network then holds what it decodes to."""
     seed = handover.seed or network.seeds.get(name)
     kind = PARAMETRISATIONS[handover.parametrisation]
-    record = {**fields, "seed": None if handover.fields()["parts"] in kind.unseeded else seed}
-    tensor = handed_tensor(name, array.shape, array.dtype.name, handover, mask=mask, record=record)
+    tensor = handed_tensor(name, array.shape, array.dtype.name, handover, mask=mask, record={**fields, "seed": seed})
     decoded = tensor.dense()
     difference = np.abs(decoded.astype(np.float64) - array.astype(np.float64)).max(initial=0.0)
     if not difference <= (0.0 if kind.exact else _ROUNDING * np.abs(array.astype(np.float64)).max(initial=0.0)):

@@ -21,8 +21,12 @@ import numpy as np
 import numpy.typing as npt
 
 from ..compressor.block import block_of
-from ..compressor.checkpoint import SparseTensor
-from ..compressor.mask import BoolArray
+from ..compressor.checkpoint import SparseTensor, TensorRecord
+from ..compressor.mask import BoolArray, unpack_bits
+from ..compressor.parametrisations import PARAMETRISATIONS, Parts
+from ..compressor.parametrisations.masks import MASKS
+from ..compressor.parametrisations.options import CHOICES
+from ..compressor.parametrisations.signs import SIGNS
 from ..compressor.structure import NofM, parse_structure, to_blocks
 from ..errors import UsageError
 from ..files import Array
@@ -87,6 +91,30 @@ def part_bound(mask: BoolArray | None, values: Array | None, structure: str = "e
     return (bits + (0.0 if values is None else value_bits(values))) / 8
 
 
+def parts_bound(record: TensorRecord, parts: Parts) -> float:
+    """Return the bound of a tensor's parts, in bytes; one that another tensor stores takes nothing.
+
+    Signs and choices: their empirical entropy; masks of tasks: as positions; rows of numbers: as values.
+    """
+    bits = 0.0
+    for name, array in parts.items():
+        if record.shares is not None and name in PARAMETRISATIONS[record.parametrisation].shared:
+            continue
+        if name == SIGNS:
+            # Unused bits of the last byte are zero, and belong to no weight: they change next to nothing.
+            negative = int(np.unpackbits(array).sum())
+            bits += entropy_bits([negative, 8 * array.size - negative])
+        elif name == CHOICES:
+            bits += entropy_bits(np.bincount(array.reshape(-1)))
+        elif name == MASKS:
+            bits += sum(
+                position_bits(unpack_bits(row, record.shape), record.structure, record.output_axis) for row in array
+            )
+        else:
+            bits += value_bits(array)
+    return bits / 8
+
+
 def tensor_bound(tensor: SparseTensor, values: str = "fp32") -> float:
     """Return the bound of one checkpoint tensor, in bytes; an alias stores nothing.
 
@@ -94,11 +122,12 @@ def tensor_bound(tensor: SparseTensor, values: str = "fp32") -> float:
         tensor: the tensor.
         values: how its values would be stored (``fp32``, ``fp16``, ``bf16``, ``int8``, ``codebook:BITS``).
     """
-    part = part_of(tensor, values)
+    part = part_of(tensor, values, keeps=PARAMETRISATIONS)
     if drawn(part):
         return 0.0
     stored = part.values if part.coded is None else part.coded.codes
-    return part_bound(part.mask, stored, part.entry.structure, part.entry.output_axis)
+    bound = part_bound(part.mask, stored, part.entry.structure, part.entry.output_axis)
+    return bound + parts_bound(tensor.record, part.parts)
 
 
 def total_bound(tensors: Iterable[SparseTensor], values: str = "fp32") -> float:

@@ -8,19 +8,21 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from ..compressor.checkpoint import SparseTensor, TensorRecord
-from ..compressor.mask import BoolArray
+from ..compressor.mask import BoolArray, unpack_bits
+from ..compressor.parametrisations import PARAMETRISATIONS, Parts
+from ..compressor.parametrisations.masks import MASKS
 from ..errors import FileFormatError, HashMismatchError
 from ..files import Array, TensorFile, numpy_dtype, sha256_array
 from ..models.seeding.rebuild import rebuild
 from .artifact import Artifact, TensorRow
-from .bound import part_bound
+from .bound import part_bound, parts_bound
 from .manifest import Manifest, TensorEntry
 
 PREFIX = "sparsepack."
@@ -36,6 +38,7 @@ class StoredTensor:
         codec: how it is stored, for people.
         codes: of coded values, which ``values`` holds decoded; None for others.
         mask_drawn: whether a seed draws the mask, too.
+        parts: what else is stored, by name; one that another tensor stores included.
     """
 
     mask: BoolArray | None
@@ -43,6 +46,7 @@ class StoredTensor:
     codec: str
     codes: Array | None = None
     mask_drawn: bool = False
+    parts: Parts = field(default_factory=dict)
 
 
 def check_version(path: Path, metadata: Any, format: str, version: int) -> None:
@@ -123,13 +127,15 @@ class ContainerArtifact(Artifact):
                 f"{self.path}: tensor '{name}' decodes to other bytes than were written (SHA-256 differs)."
             )
         record = msgspec.structs.replace(sparse.record, sha256=digest)
-        return SparseTensor(record, sparse.mask, sparse.values), dense
+        return SparseTensor(record, sparse.mask, sparse.values, sparse.parts), dense
 
     def _sparse(self, name: str) -> SparseTensor:
         entry = self._entry(name)
         record = self._record(entry)
         dtype = numpy_dtype(record.dtype)
         stored = self._read(entry)
+        if stored.parts:
+            return self._with_parts(record, stored)
         if stored.values is not None:
             values = stored.values.astype(dtype, copy=False)
             return SparseTensor(record, stored.mask, values if record.masked else values.reshape(record.shape))
@@ -138,6 +144,19 @@ class ContainerArtifact(Artifact):
         if stored.mask is not None:
             return SparseTensor(record, stored.mask, None)
         return SparseTensor(record, None, rebuild(record.seed, record.shape).astype(dtype, copy=False))
+
+    def _with_parts(self, record: TensorRecord, stored: StoredTensor) -> SparseTensor:
+        mask = stored.mask
+        if MASKS in stored.parts:
+            mask = unpack_bits(stored.parts[MASKS][record.task], record.shape)
+        try:
+            PARAMETRISATIONS[record.parametrisation].check(record, stored.parts)
+        except FileFormatError as error:
+            raise FileFormatError(f"{self.path}: {error}") from error
+        values = stored.values
+        if values is not None and mask is None:
+            values = values.reshape(record.shape)
+        return SparseTensor(record, mask, values, stored.parts)
 
     def sparse_tensors(self) -> Iterator[SparseTensor]:
         """Yield every tensor that is no alias; see :meth:`.artifact.Artifact.sparse_tensors`."""
@@ -156,6 +175,7 @@ class ContainerArtifact(Artifact):
             values = stored.values if stored.codes is None else stored.codes
             mask = None if stored.mask_drawn else stored.mask
             bound = part_bound(mask, values, entry.structure, entry.output_axis)
+            bound += parts_bound(self.manifest.record(entry), stored.parts)
             size = self.tensor_bytes(entry)
             rows.append(TensorRow(entry.name, entry.shape, entry.kept_count, size, stored.codec, bound, entry.error))
         return rows

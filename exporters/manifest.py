@@ -9,26 +9,24 @@ from __future__ import annotations
 import hashlib
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from ..compressor.checkpoint import CheckpointMetadata, TensorRecord, TrainingCost
-from ..compressor.structure import parse_structure
-from ..errors import FileFormatError, UsageError
+from ..compressor.parametrisations import PARAMETRISATIONS as KINDS
+from ..compressor.parametrisations import PartSpec
+from ..errors import FileFormatError
 from ..files import canonical_json, numpy_dtype, plausible_bytes
 from ..models.seeding.rebuild import check_record
 from ..models.seeding.record import SeedRecord
 from ..models.source import ModelRecord
+from .manifest_checks import PARAMETRISATIONS, check_entry, check_sharing
 from .seeds import SeedException, Seeding, common_seeding, exceptions, with_exceptions
 
 _RECIPE_DIGITS = 16
-# What every format of ours stores as it is; other parametrisations become one of these, or are a format's own.
-PARAMETRISATIONS = ("identity", "frozen", "selected")
-# As many as numpy had for decades.
-_MAX_AXES = 32
 
 
 class TensorEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -39,8 +37,9 @@ class TensorEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_
         shape: its dense shape.
         dtype: its dense dtype, the one that it decodes to.
         role: ``prunable``, ``parameter`` or ``buffer``.
-        parametrisation: ``identity``, ``frozen`` or ``selected``; the last two need a mask and a seed. Left out of the
-            file where it is ``identity`` without a mask, or the seeding's with one.
+        parametrisation: ``identity``, ``frozen`` or ``selected``, of which the last two need a mask and a seed; in
+            ``packed`` the others, too. Left out of the file where it is ``identity`` without a mask, or the seeding's
+            with one.
         masked: whether the file says which weights are kept.
         kept: how many are kept; all when it is missing. A tensor that is frozen at values that no seed rebuilds is
             stored whole: it has ``kept``, but is not ``masked``.
@@ -55,6 +54,10 @@ class TensorEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_
         sha256: of the decoded dense tensor, hexadecimal; ``packed`` keeps its beginning in a table of bytes instead.
         positions: ``packed`` only: codec and bytes of the positions.
         values: ``packed`` only: codec and bytes of the values.
+        parts: ``packed`` only: codec and bytes of what else is stored, by the names that the parametrisation gives.
+        count: of candidates, tasks or coordinates; see :class:`.compressor.tensor_record.TensorRecord`.
+        task: whose mask computes; see there.
+        shares: the tensor whose part this one uses; see there.
     """
 
     name: str
@@ -73,6 +76,10 @@ class TensorEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_
     sha256: str = ""
     positions: tuple[str, int] | None = None
     values: tuple[str, int] | None = None
+    parts: dict[str, tuple[str, int]] = {}
+    count: int = 0
+    task: int = 0
+    shares: str | None = None
 
     def __post_init__(self) -> None:
         """Make equal entries equal bytes: a default is left out only when it is the very object, not an equal one."""
@@ -154,7 +161,20 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_def
             output_axis=entry.output_axis,
             seed=self.seed_of(entry),
             alias_of=entry.alias_of,
+            parts=tuple(sorted(entry.parts)),
+            count=entry.count,
+            task=entry.task,
+            shares=entry.shares,
         )
+
+    def specification(self, entry: TensorEntry) -> dict[str, PartSpec]:
+        """Return which arrays the parametrisation of a checked entry stores."""
+        return KINDS[entry.parametrisation].specify(self.record(entry), entry.kept_count)
+
+    def part_bytes(self, entry: TensorEntry) -> int:
+        """Return the bytes that an entry's parts take once they are decoded."""
+        spec = self.specification(entry)
+        return sum(math.prod(spec[part].shape) * numpy_dtype(spec[part].dtype).itemsize for part in entry.parts)
 
     def seed_of(self, entry: TensorEntry) -> SeedRecord | None:
         """Return the seed record that the file implies for ``entry``."""
@@ -164,8 +184,13 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_def
             raise FileFormatError(f"tensor '{entry.name}' has a seed, but the file names no generator.")
         return with_exceptions(self.seeding, entry.name, entry.shape, entry.output_axis, entry.seed)
 
-    def check(self, path: Path, file_bytes: int) -> None:
+    def check(self, path: Path, file_bytes: int, keeps: Collection[str] = PARAMETRISATIONS) -> None:
         """Refuse a manifest that contradicts itself or promises more than its file can hold.
+
+        Args:
+            path: for the message.
+            file_bytes: of the file.
+            keeps: the parametrisations that the format stores.
 
         Raises:
             FileFormatError: naming the tensor.
@@ -176,16 +201,22 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_def
             if entry.name in known:
                 raise FileFormatError(f"{path}: tensor '{entry.name}' is listed twice.")
             known[entry.name] = entry
-            _check_entry(path, entry)
+            check_entry(path, entry, keeps)
             seed = self.seed_of(entry)
             if seed is not None:
                 check_record(seed)
-            dense_bytes += 0 if entry.alias_of else entry.size * numpy_dtype(entry.dtype).itemsize
+            problem = KINDS[entry.parametrisation].problem(self.record(entry))
+            if problem and entry.parametrisation not in PARAMETRISATIONS:
+                raise FileFormatError(f"{path}: tensor '{entry.name}' {problem}.")
+            if entry.alias_of is None:
+                dense_bytes += entry.size * numpy_dtype(entry.dtype).itemsize + self.part_bytes(entry)
         if dense_bytes > plausible_bytes(file_bytes):
             raise FileFormatError(
                 f"{path}: {file_bytes} bytes cannot hold the {dense_bytes} bytes of tensors it lists."
             )
         for entry in self.tensors:
+            if entry.shares is not None:
+                check_sharing(path, entry, known.get(entry.shares))
             if entry.alias_of is None:
                 continue
             target = known.get(entry.alias_of)
@@ -195,8 +226,8 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_def
                 )
 
 
-def read_manifest(path: Path, content: Any, file_bytes: int) -> Manifest:
-    """Return a checked manifest from decoded JSON, or from JSON bytes.
+def read_manifest(path: Path, content: Any, file_bytes: int, keeps: Collection[str] = PARAMETRISATIONS) -> Manifest:
+    """Return a checked manifest from decoded JSON, or from JSON bytes; ``keeps`` as :meth:`Manifest.check` says.
 
     Raises:
         FileFormatError: it does not fit the schema, contradicts itself or promises too much.
@@ -210,7 +241,7 @@ def read_manifest(path: Path, content: Any, file_bytes: int) -> Manifest:
         raise FileFormatError(f"{path}: its manifest is malformed: {error}.") from error
     entries = [_expanded(manifest.seeding, entry) for entry in manifest.tensors]
     manifest = msgspec.structs.replace(manifest, tensors=entries)
-    manifest.check(path, file_bytes)
+    manifest.check(path, file_bytes, keeps)
     return manifest
 
 
@@ -268,7 +299,7 @@ def _implied_parametrisation(seeding: Seeding | None, entry: TensorEntry) -> str
 
 def _shortened(seeding: Seeding | None, entry: TensorEntry) -> TensorEntry:
     seed = entry.seed
-    if entry.parametrisation != "identity" and seed == SeedException():
+    if _draws(entry) and seed == SeedException():
         seed = None
     text = "" if entry.parametrisation == _implied_parametrisation(seeding, entry) else entry.parametrisation
     return msgspec.structs.replace(entry, parametrisation=text, seed=seed)
@@ -276,39 +307,17 @@ def _shortened(seeding: Seeding | None, entry: TensorEntry) -> TensorEntry:
 
 def _expanded(seeding: Seeding | None, entry: TensorEntry) -> TensorEntry:
     text = entry.parametrisation or _implied_parametrisation(seeding, entry)
-    seed = SeedException() if text != "identity" and entry.seed is None else entry.seed
-    return msgspec.structs.replace(entry, parametrisation=text, seed=seed)
+    named = msgspec.structs.replace(entry, parametrisation=text)
+    seed = SeedException() if _draws(named) and entry.seed is None else entry.seed
+    return msgspec.structs.replace(named, seed=seed)
+
+
+def _draws(entry: TensorEntry) -> bool:
+    """Tell whether a tensor cannot do without a seed, which then need not be written."""
+    if entry.parametrisation in PARAMETRISATIONS or entry.parametrisation not in KINDS:
+        return entry.parametrisation != "identity"
+    return tuple(sorted(entry.parts)) not in KINDS[entry.parametrisation].unseeded
 
 
 def _dense(entry: TensorEntry) -> tuple[tuple[int, ...], str]:
     return entry.shape, entry.dtype
-
-
-def _is_structure(text: str) -> bool:
-    try:
-        parse_structure(text)
-    except UsageError:
-        return False
-    return True
-
-
-def _check_entry(path: Path, entry: TensorEntry) -> None:
-    numpy_dtype(entry.stored_dtype)
-    itemsize = numpy_dtype(entry.dtype).itemsize
-    problem = None
-    extents = [extent for extent in entry.shape if extent]
-    # A zero extent must not hide others that no array can have.
-    if len(entry.shape) > _MAX_AXES or min(extents, default=1) < 0 or math.prod(extents) * itemsize >= 2**63:
-        problem = f"has the impossible shape {entry.shape}"
-    elif not 0 <= entry.output_axis < max(1, len(entry.shape)):
-        problem = f"has no axis {entry.output_axis}"
-    elif not _is_structure(entry.structure):
-        problem = f"has the unknown structure '{entry.structure}'"
-    elif entry.parametrisation not in PARAMETRISATIONS:
-        problem = f"has the unknown parametrisation '{entry.parametrisation}'"
-    elif entry.parametrisation != "identity" and not entry.masked:
-        problem = f"is '{entry.parametrisation}' but has no mask"
-    elif not 0 <= entry.kept_count <= entry.size or (entry.masked and entry.kept is None):
-        problem = f"keeps {entry.kept} of {entry.size} weights"
-    if problem:
-        raise FileFormatError(f"{path}: tensor '{entry.name}' {problem}.")

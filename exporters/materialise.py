@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import msgspec
 
 from ..compressor.checkpoint import SparseCheckpoint, SparseTensor, TensorRecord
 from ..compressor.parametrisations import PARAMETRISATIONS as KINDS
-from .manifest import PARAMETRISATIONS
+from .manifest_checks import PARAMETRISATIONS
 
 
-def plain(tensor: SparseTensor, keeps: tuple[str, ...] = PARAMETRISATIONS) -> SparseTensor:
+def plain(tensor: SparseTensor, keeps: Collection[str] = PARAMETRISATIONS) -> SparseTensor:
     """Return a tensor as mask and values, the same bits dense.
 
     A tensor that is zero outside its mask keeps the mask; any other is stored whole, as one frozen at values is.
@@ -32,7 +34,7 @@ def plain(tensor: SparseTensor, keeps: tuple[str, ...] = PARAMETRISATIONS) -> Sp
     return SparseTensor(made, tensor.mask, values)
 
 
-def plain_checkpoint(checkpoint: SparseCheckpoint, keeps: tuple[str, ...] = PARAMETRISATIONS) -> SparseCheckpoint:
+def plain_checkpoint(checkpoint: SparseCheckpoint, keeps: Collection[str] = PARAMETRISATIONS) -> SparseCheckpoint:
     """Return a checkpoint whose tensors are all :func:`plain`; itself where they are."""
     if all(record.parametrisation in keeps for record in checkpoint.metadata.tensors):
         return checkpoint
@@ -49,7 +51,7 @@ def stored_bytes(tensor: SparseTensor) -> int:
     return sum(array.nbytes for array in own) + (0 if tensor.values is None else tensor.values.nbytes)
 
 
-def materialisation(checkpoint: SparseCheckpoint, keeps: tuple[str, ...] = PARAMETRISATIONS) -> str | None:
+def materialisation(checkpoint: SparseCheckpoint, keeps: Collection[str] = PARAMETRISATIONS) -> str | None:
     """Return a sentence on what a format stores more because it keeps only some parametrisations; None for nothing."""
     names: set[str] = set()
     before = after = 0

@@ -12,7 +12,6 @@ import struct
 import tempfile
 import zlib
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import IO
 
@@ -21,7 +20,8 @@ import numpy as np
 
 from ..compressor.checkpoint import SparseCheckpoint
 from ..compressor.mask import BoolArray
-from ..errors import FileFormatError
+from ..compressor.parametrisations import PARAMETRISATIONS as KINDS
+from ..errors import FileFormatError, UnsupportedError
 from ..files import (
     BYTES_PER_BYTE,
     FREE_BYTES,
@@ -29,6 +29,7 @@ from ..files import (
     TensorFile,
     atomic_path,
     numpy_dtype,
+    plausible_bytes,
     refuse_existing,
     safetensors_header,
 )
@@ -41,6 +42,8 @@ from .codecs.seeded import SeededMask
 from .container import PREFIX, ContainerArtifact, StoredTensor, check_version
 from .drifted import drawn_values, encode_drifted
 from .manifest import TensorEntry, describe, manifest_json, read_manifest
+from .manifest_checks import PARAMETRISATIONS
+from .packed_parts import check_part_codecs, decode_parts, encode_parts, encode_positions, encode_values
 from .parts import VALUES as VALUE_TYPES
 from .parts import Part, drawn, parts, stored_units
 from .quantise import Coded
@@ -58,34 +61,6 @@ _DIGEST = 8
 _MAX_MANIFEST = 2**26
 # Tensors larger than this always store positions once the network is so large that empty streams could look forged.
 _FREE_WEIGHTS = 2**17
-
-
-def encode_positions(mask: BoolArray, layout: Layout, *, free: bool = True, seeded: bool = True) -> tuple[str, bytes]:
-    """Return the id of the position codec with the smallest stream (the first of equals), and that stream.
-
-    Args:
-        mask: bool, dense shape.
-        layout: what the codecs may know.
-        free: whether codecs that store nothing at all may win.
-        seeded: whether a mask may be stored as its seed.
-    """
-    layout = layout if seeded else replace(layout, seed=None)
-    streams = {name: codec.encode(mask, layout) for name, codec in POSITIONS.items()}
-    sizes = {name: len(s) for name, s in streams.items() if s is not None and (s or free)}
-    winner = min(sizes, key=lambda name: sizes[name])
-    return winner, streams[winner] or b""
-
-
-def encode_values(values: Array) -> tuple[str, bytes]:
-    """Return the id of the value codec with the smallest stream (the first of equals), and that stream.
-
-    Args:
-        values: 1-D, contiguous.
-    """
-    streams = {name: codec.encode(values) for name, codec in VALUES.items()}
-    sizes = {name: len(stream) for name, stream in streams.items() if stream is not None}
-    winner = min(sizes, key=lambda name: sizes[name])
-    return winner, streams[winner] or b""
 
 
 def write_packed(checkpoint: SparseCheckpoint, path: Path, *, values: str = "fp32", force: bool = False) -> None:
@@ -124,15 +99,16 @@ def _encode_all(checkpoint: SparseCheckpoint, values: str, streams: IO[bytes]) -
         if record.alias_of is None
     )
     described, digests = [], []
-    error = 0.0
+    error, stated = 0.0, 0
     pooled = False
-    for part in parts(checkpoint, values):
+    for part in parts(checkpoint, values, keeps=KINDS):
         free = dense <= FREE_BYTES or part.entry.size <= _FREE_WEIGHTS
         seed = checkpoint.metadata.provenance.seed
         entry, pieces = _encode(part, free=free, with_table=not pooled, seed=seed)
         pooled = pooled or (part.coded is not None and part.coded.pooled)
         if entry.alias_of is None:
             digests.append(bytes.fromhex(part.entry.sha256)[:_DIGEST])
+        stated += entry.size * numpy_dtype(entry.dtype).itemsize + sum(array.nbytes for array in part.parts.values())
         needs_seed = entry.parametrisation != "identity" or (entry.values or ("",))[0] in (SEEDED, DRIFT)
         described.append((entry, part.seed if needs_seed else None))
         streams.writelines(pieces)
@@ -140,7 +116,13 @@ def _encode_all(checkpoint: SparseCheckpoint, values: str, streams: IO[bytes]) -
     lossy = None if parse_values(values, VALUE_TYPES).lossless else error
     manifest = describe(checkpoint.metadata, described, values=values, max_abs_error=lossy, chain=False)
     compressed = deflate(manifest_json(manifest), DICTIONARY)
-    return b"".join([struct.pack("<I", len(compressed)), compressed, *digests])
+    front = b"".join([struct.pack("<I", len(compressed)), compressed, *digests])
+    if stated > plausible_bytes(len(front) + streams.tell()):
+        raise UnsupportedError(
+            f"the network takes {stated} bytes dense and {len(front) + streams.tell()} packed, so few that no reader "
+            "would believe them; export to 'csr' or 'onnx'."
+        )
+    return front
 
 
 def _chunks(stream: IO[bytes]) -> Iterator[bytes]:
@@ -153,6 +135,8 @@ def _encode(part: Part, *, free: bool, with_table: bool, seed: int) -> tuple[Ten
     entry = msgspec.structs.replace(part.entry, sha256="")
     if entry.alias_of is not None:
         return entry, []
+    if entry.parametrisation not in PARAMETRISATIONS:
+        return encode_parts(part, entry, free)
     if part.values is None or (free and drawn(part)):
         codec, values = SEEDED, b""
     elif part.coded is not None:
@@ -186,7 +170,7 @@ class PackedArtifact(ContainerArtifact):
             content = inflate(_slice(file, _PREFIX.size, length), _MAX_MANIFEST, DICTIONARY)
         except FileFormatError as error:
             raise FileFormatError(f"{file.path}: its manifest is corrupt: {error}") from error
-        manifest = read_manifest(file.path, content, file.header_bytes + size)
+        manifest = read_manifest(file.path, content, file.header_bytes + size, keeps=KINDS)
         super().__init__(file, FORMAT, manifest)
         self._locate(_PREFIX.size + length, size)
 
@@ -214,7 +198,10 @@ class PackedArtifact(ContainerArtifact):
         table = _slice(self.file, begin, len(stored) * _DIGEST)
         offset = begin + len(table)
         for row, entry in enumerate(stored):
-            _check_codecs(self.path, entry)
+            if entry.parametrisation in PARAMETRISATIONS:
+                _check_codecs(self.path, entry)
+            else:
+                check_part_codecs(self.path, entry, self.manifest.specification(entry))
             self._digests[entry.name] = table[row * _DIGEST : (row + 1) * _DIGEST].hex()
             self._offsets[entry.name] = offset
             offset += self.tensor_bytes(entry)
@@ -226,11 +213,14 @@ class PackedArtifact(ContainerArtifact):
         return self._digests.get(entry.name, "")
 
     def tensor_bytes(self, entry: TensorEntry) -> int:
-        """Return the bytes of both streams; see :meth:`.container.ContainerArtifact.tensor_bytes`."""
-        return (entry.positions[1] if entry.positions else 0) + (entry.values[1] if entry.values else 0)
+        """Return the bytes of all its streams; see :meth:`.container.ContainerArtifact.tensor_bytes`."""
+        parts = sum(length for _, length in entry.parts.values())
+        return (entry.positions[1] if entry.positions else 0) + (entry.values[1] if entry.values else 0) + parts
 
     def read(self, entry: TensorEntry) -> StoredTensor:
-        """Decode both streams; see :meth:`.container.ContainerArtifact.read`."""
+        """Decode its streams; see :meth:`.container.ContainerArtifact.read`."""
+        if entry.parametrisation not in PARAMETRISATIONS:
+            return self._read_parts(entry)
         offset = self._offsets[entry.name]
         mask, names, mask_drawn = None, [], False
         if entry.positions is not None:
@@ -256,6 +246,13 @@ class PackedArtifact(ContainerArtifact):
         if seed is not None:
             return decode_drift(stream, drawn_values(seed, entry.shape, mask, dtype, count))
         return VALUES[codec].decode(stream, count, dtype)
+
+    def _read_parts(self, entry: TensorEntry) -> StoredTensor:
+        begin, length = self._offsets[entry.name], self.tensor_bytes(entry)
+        spec = self.manifest.specification(entry)
+        # Manifest and codecs were checked: the owner stores the part, and shares nothing itself.
+        owned = {} if entry.shares is None else self._read_parts(self._entry(entry.shares)).parts
+        return decode_parts(entry, spec, _slice(self.file, begin, length), owned)
 
     def _coded(self, entry: TensorEntry, stream: bytes) -> Coded:
         codec = entry.values[0] if entry.values else ""

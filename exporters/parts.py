@@ -8,19 +8,22 @@ values that no seed rebuilds is stored whole, and its mask, which nothing needs 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, field
 
 import msgspec
 import numpy as np
 
 from ..compressor.checkpoint import SparseCheckpoint, SparseTensor, dense_tensor
 from ..compressor.mask import BoolArray
+from ..compressor.parametrisations import Parts
+from ..compressor.parametrisations.masks import MASKS
 from ..files import Array, numpy_dtype, sha256_array
 from ..models.seeding.rebuild import rebuild
 from ..models.seeding.record import SeedRecord
 from .codecs.floats import FLOATS
 from .manifest import TensorEntry
+from .manifest_checks import PARAMETRISATIONS
 from .materialise import plain, plain_checkpoint
 from .quantise import Coded, Units, codebook, encode_codebook, quantise_int8, require_finite, rounded, units_of
 from .value_types import BF16, CODEBOOKS, FP16, FP32, INT8, ValueType, parse_values
@@ -45,6 +48,7 @@ class Part:
             there, or be the very ones (see :func:`drawn`). None for neither.
         max_abs_error: of rounding; 0.0 when nothing was rounded.
         coded: the values as codes; None unless the value type has codes and the tensor is a weight.
+        parts: what is stored besides, by name; arrays that belong to another tensor (``shares``) included.
     """
 
     entry: TensorEntry
@@ -53,6 +57,7 @@ class Part:
     seed: SeedRecord | None
     max_abs_error: float = 0.0
     coded: Coded | None = None
+    parts: Parts = field(default_factory=dict)
 
 
 def check_values(values: str) -> None:
@@ -60,7 +65,7 @@ def check_values(values: str) -> None:
     parse_values(values, VALUES)
 
 
-def parts(checkpoint: SparseCheckpoint, values: str) -> Iterator[Part]:
+def parts(checkpoint: SparseCheckpoint, values: str, keeps: Collection[str] = PARAMETRISATIONS) -> Iterator[Part]:
     """Yield every tensor of a checkpoint, in order, as it will be stored.
 
     Small tensors share a codebook where their own ones together would have more entries.
@@ -68,28 +73,34 @@ def parts(checkpoint: SparseCheckpoint, values: str) -> Iterator[Part]:
     Args:
         checkpoint: a sparse checkpoint.
         values: one of :data:`VALUES`.
+        keeps: the parametrisations that the format stores; others become values.
 
     Raises:
         UnsupportedError: a value is too large for half precision, or not finite and to be coded.
     """
     kind = parse_values(values, VALUES)
-    checkpoint = plain_checkpoint(checkpoint)
+    checkpoint = plain_checkpoint(checkpoint, keeps)
     pool = _pool(checkpoint, kind)
     for tensor in checkpoint.tensors.values():
-        yield part_of(tensor, values, pool)
+        yield part_of(tensor, values, pool, keeps)
 
 
-def part_of(tensor: SparseTensor, values: str, pool: Array | None = None) -> Part:
+def part_of(
+    tensor: SparseTensor, values: str, pool: Array | None = None, keeps: Collection[str] = PARAMETRISATIONS
+) -> Part:
     """Return one tensor as it will be stored; see :func:`parts`.
 
     Args:
         tensor: of a checkpoint.
         values: one of :data:`VALUES`.
         pool: the codebook that small tensors share; None: each has its own.
+        keeps: the parametrisations that the format stores; others become values.
     """
     kind = parse_values(values, VALUES)
-    tensor = plain(tensor)
+    tensor = plain(tensor, keeps)
     record = tensor.record
+    if record.parametrisation not in PARAMETRISATIONS and record.alias_of is None:
+        return _whole_part(tensor)
     entry = TensorEntry(
         name=record.name,
         shape=record.shape,
@@ -132,10 +143,36 @@ def part_of(tensor: SparseTensor, values: str, pool: Array | None = None) -> Par
     return Part(msgspec.structs.replace(entry, sha256=digest), mask, stored, seed, error, coded)
 
 
+def _whole_part(tensor: SparseTensor) -> Part:
+    """Return a tensor of a parametrisation with parts: nothing of it is rounded, whatever the value type."""
+    record = tensor.record
+    entry = TensorEntry(
+        name=record.name,
+        shape=record.shape,
+        dtype=record.dtype,
+        role=record.role,
+        parametrisation=record.parametrisation,
+        masked=record.masked,
+        kept=tensor.kept if record.masked else None,
+        structure=record.structure,
+        output_axis=record.output_axis,
+        sha256=record.sha256,
+        count=record.count,
+        task=record.task,
+        shares=record.shares,
+    )
+    values = None if tensor.values is None else np.ascontiguousarray(tensor.values).reshape(-1)
+    # Masks are a part of their own where there is one a task.
+    mask = None if MASKS in record.parts else tensor.mask
+    return Part(entry, mask, values, record.seed, parts=tensor.parts)
+
+
 def codes(tensor: SparseTensor, kind: ValueType) -> bool:
     """Tell whether a value type turns this tensor into codes: prunable weights of a float type, if there are any."""
     record = tensor.record
     if not kind.coded or record.role != "prunable" or record.alias_of is not None or tensor.values is None:
+        return False
+    if record.parts:
         return False
     return record.dtype in FLOATS and bool(tensor.values.size)
 

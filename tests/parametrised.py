@@ -90,6 +90,15 @@ def handed(
     return handed_tensor(name, shape, dtype, make(dense, mask), mask=mask if masked else None, record=fields)
 
 
+def every_kind(shape: tuple[int, ...] = (4, 3, 2, 2)) -> list[SparseTensor]:
+    """A tensor of each kind under its own name, and one that shares the basis of another."""
+    made = [handed(kind, shape, name=kind, generator=KEYED_PRODUCT) for kind in HANDED]
+    (filters,) = (tensor.parts["basis"] for tensor in made if tensor.record.name == "basis")
+    coefficients = np.random.default_rng(8).normal(size=shape).astype(np.float32)
+    shared = Handover("basis", basis.parts_of(coefficients, filters), shares="basis")
+    return [*made, handed_tensor("shares", coefficients.shape, "float32", shared)]
+
+
 def plain_bias(name: str = "bias", size: int = 4) -> SparseTensor:
     """A tensor stored whole, as it surrounds the others."""
     return make_tensor(name, np.arange(size, dtype=np.float32))

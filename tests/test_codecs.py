@@ -14,7 +14,7 @@ from sparsepack.errors import FileFormatError
 from sparsepack.exporters.codecs import CODECS, POSITIONS, VALUES, Layout, bits
 from sparsepack.exporters.codecs.blocks import digits_per_word
 from sparsepack.exporters.codecs.deflate import deflate, huffman, inflate, inflate_prefix
-from sparsepack.exporters.packed import encode_positions, encode_values
+from sparsepack.exporters.packed_parts import encode_positions, encode_values
 from sparsepack.files import Array, numpy_dtype
 
 DTYPES = ["float32", "float16", "bfloat16", "float64", "int64", "uint8", "bool"]

@@ -228,6 +228,20 @@ def test_a_checkpoint_keeps_every_part(
     assert again_path.read_bytes() == path.read_bytes()
 
 
+@pytest.mark.parametrize("kind", sorted(HANDED))
+def test_packed_keeps_the_record_and_every_part(kind: str, checkpoint_of: Build, tmp_path: Path) -> None:
+    tensor = handed(kind)
+    artifact = export(checkpoint_of(tensor, plain_bias()), "packed", tmp_path / "x")
+    again = next(iter(artifact.sparse_tensors()))
+    assert again.record == tensor.record
+    assert set(again.parts) == set(tensor.parts)
+    for part, array in tensor.parts.items():
+        assert again.parts[part].dtype == array.dtype
+        np.testing.assert_array_equal(again.parts[part], array)
+    assert (tensor.mask is None) == (again.mask is None)
+    np.testing.assert_array_equal(again.mask, tensor.mask)
+
+
 @pytest.mark.parametrize("format", ["packed", "csr"])
 @pytest.mark.parametrize("kind", sorted(HANDED))
 def test_containers_decode_to_the_same_bits(kind: str, format: str, checkpoint_of: Build, tmp_path: Path) -> None:

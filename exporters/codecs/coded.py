@@ -41,7 +41,7 @@ def encode_coded(coded: Coded, *, with_table: bool = True) -> tuple[str, bytes]:
         with_table: False for a pooled codebook that an earlier tensor has brought.
     """
     table = _encode_table(coded.table if with_table else coded.table[:0])
-    return POOLED if coded.pooled else coded.kind, table + _encode_codes(coded.codes.view(np.uint8))
+    return POOLED if coded.pooled else coded.kind, table + encode_codes(coded.codes.view(np.uint8))
 
 
 def decode_coded(
@@ -69,7 +69,7 @@ def decode_coded(
         if pool is None:
             raise FileFormatError("a tensor without a codebook comes before the one that brings it.")
         table = pool
-    codes = _decode_codes(rest, count)
+    codes = decode_codes(rest, count)
     if codec == INT8:
         if table.size != units:
             raise FileFormatError(f"{table.size} scales stand for {units} output units.")
@@ -86,14 +86,14 @@ def _encode_table(table: Array) -> bytes:
     number, stream = min(
         ((n, s) for n, s in streams.items() if s is not None), key=lambda numbered: (len(numbered[1]), numbered[0])
     )
-    return bytes([number]) + _varint(table.size) + _varint(len(stream)) + stream
+    return bytes([number]) + varint(table.size) + varint(len(stream)) + stream
 
 
 def _decode_table(stream: bytes, dtype: np.dtype[np.generic], most: int) -> tuple[Array, bytes]:
     if not stream or stream[0] >= len(_TABLES):
         raise FileFormatError("a table of values has an unknown codec.")
-    entries, place = _read_varint(stream, 1)
-    size, place = _read_varint(stream, place)
+    entries, place = read_varint(stream, 1)
+    size, place = read_varint(stream, place)
     if entries > most or size > len(stream) - place:
         raise FileFormatError(f"a table of {entries} values in {size} bytes does not fit its tensor.")
     content, rest = stream[place : place + size], stream[place + size :]
@@ -104,7 +104,8 @@ def _decode_table(stream: bytes, dtype: np.dtype[np.generic], most: int) -> tupl
     return _TABLES[stream[0]].decode(content, entries, dtype), rest
 
 
-def _encode_codes(codes: Array) -> bytes:
+def encode_codes(codes: Array) -> bytes:
+    """Return codes (uint8, at least one) with their control byte."""
     largest = int(codes.max())
     contest: list[tuple[int, bytes]] = []
     for fields in _FIELDS:
@@ -119,7 +120,12 @@ def _encode_codes(codes: Array) -> bytes:
     return bytes([control]) + content
 
 
-def _decode_codes(stream: bytes, count: int) -> Array:
+def decode_codes(stream: bytes, count: int) -> Array:
+    """Return ``count`` codes that :func:`encode_codes` wrote, uint8.
+
+    Raises:
+        FileFormatError: the stream is malformed.
+    """
     if not stream or stream[0] & ~_DEFLATED not in _FIELDS:
         raise FileFormatError("a row of codes has an unknown packing.")
     fields = stream[0] & ~_DEFLATED
@@ -138,7 +144,8 @@ def _decode_codes(stream: bytes, count: int) -> Array:
     return first
 
 
-def _varint(number: int) -> bytes:
+def varint(number: int) -> bytes:
+    """Return a number, seven bits a byte, lowest first, bit 7 set while more follow."""
     content = bytearray()
     while number > 127:
         content.append(number & 127 | 128)
@@ -146,8 +153,12 @@ def _varint(number: int) -> bytes:
     return bytes(content) + bytes([number])
 
 
-def _read_varint(stream: bytes, place: int) -> tuple[int, int]:
-    """Return a number and the place behind it."""
+def read_varint(stream: bytes, place: int) -> tuple[int, int]:
+    """Return the number at ``place``, as :func:`varint` writes it, and the place behind it.
+
+    Raises:
+        FileFormatError: it ends early, or is too long.
+    """
     number = 0
     for index, byte in enumerate(stream[place : place + _LONGEST_VARINT]):
         number |= (byte & 127) << (7 * index)

@@ -114,6 +114,7 @@ def join_gzip(_: Any, body: bytes) -> bytes:
 # By the names of ``originals``; a file that is not here has nothing that protects it.
 FORGERS: dict[str, tuple[Callable[[bytes], Parts], Callable[[Any, bytes], bytes]]] = {
     "packed": (split_packed, join_packed),
+    "packed parts": (split_packed, join_packed),
     "packed int8": (split_packed, join_packed),
     "packed drift": (split_packed, join_packed),
     "packed blocks": (split_packed, join_packed),

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+from parametrised import every_kind
 
 from sparsepack.compressor.block import Block
 from sparsepack.compressor.checkpoint import (
@@ -163,6 +164,9 @@ def _artifacts(folder: Path) -> dict[str, Original]:
     for name, values in (("packed int8", "int8"), ("packed codebook", "codebook:4"), ("csr int8", "int8")):
         export(checkpoint_of(masked, frozen, bias), name.partition(" ")[0], folder / name, values=values)
         found[name] = Original((folder / name).read_bytes(), "file", read_artifact, sealed=True)
+    parts = [tensor for tensor in every_kind((2, 2, 1, 2)) if "-" not in tensor.record.name]
+    export(checkpoint_of(*parts), "packed", folder / "packed parts")
+    found["packed parts"] = Original((folder / "packed parts").read_bytes(), "file", read_artifact, sealed=True)
     path = folder / "checkpoint.safetensors"
     checkpoint_of(masked, frozen, bias, tied).save(path)
     found["checkpoint"] = Original(path.read_bytes(), path.name, read_checkpoint)

@@ -16,6 +16,7 @@ KINDS = [
     "csr blocks",
     "csr",
     "csr int8",
+    "packed parts",
     "nm",
     "checkpoint",
     "onnx",
