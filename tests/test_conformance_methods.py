@@ -94,7 +94,15 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 # Options that keep a run short, for the methods that have them.
-SMALL: dict[str, Any] = {"update_interval": 2, "samples": 8, "batches": 2, "batch_size": 8, "candidates": 3}
+SMALL: dict[str, Any] = {
+    "update_interval": 2,
+    "samples": 8,
+    "batches": 2,
+    "batch_size": 8,
+    "candidates": 3,
+    "tasks": 2,
+    "values": 3,
+}
 
 # Methods that rank channels by the scales of batch normalisation, or train nothing else.
 NORMALISED = ("network-slimming", "early-bird", "batchnorm-only")

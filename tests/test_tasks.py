@@ -147,6 +147,41 @@ def test_running_statistics_are_those_of_the_first_task(tmp_path: Path) -> None:
         assert np.array_equal(left, right), name
 
 
+class KilledError(Exception):
+    pass
+
+
+class Kill:
+    """Progress that stops the run after a number of steps."""
+
+    def __init__(self, after: int) -> None:
+        self.left = after
+
+    def stage(self, title: str, total: int | None = None) -> None:
+        pass
+
+    def advance(self, steps: int = 1) -> None:
+        self.left -= 1
+        if self.left == 0:
+            raise KilledError
+
+
+def test_a_run_that_was_killed_in_every_task_ends_in_the_same_bytes(tmp_path: Path) -> None:
+    asked: dict[str, Any] = {"method": "supsup", "data": "digits", "sparsity": 0.5, "epochs": 1, "threads": 1}
+    recipe = single_run(None, "lenet-300-100", method_options=("tasks=2",), **asked)
+    prune(recipe, tmp_path / "whole")
+    kills = 0
+    for _ in range(20):
+        try:
+            prune(recipe, tmp_path / "killed", progress=Kill(9), snapshot_seconds=0.0)
+            break
+        except KilledError:
+            kills += 1
+    assert kills > 2
+    whole, killed = (tmp_path / name / "checkpoint.safetensors" for name in ("whole", "killed"))
+    assert whole.read_bytes() == killed.read_bytes()
+
+
 def test_the_task_of_a_batch_is_found_without_its_labels(tmp_path: Path) -> None:
     checkpoint, _ = supsup(tmp_path, 4)
     module = network_of(checkpoint)
