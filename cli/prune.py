@@ -46,7 +46,7 @@ from .options import FILE, force_option, threads_option
 @click.option("-o", "--output", type=FILE, required=True, metavar="RUN", help="Folder for the run.")
 @force_option
 def prune(model: str | None, recipe: Path | None, output: Path, force: bool, **options: Any) -> None:
-    """Prune MODEL (a zoo name, file.py:factory, package.module:factory, model.onnx, a checkpoint) into RUN.
+    """Prune MODEL (a zoo name, file.py:factory, package.module:factory, model.pt, model.onnx, a checkpoint) into RUN.
 
     An interrupted run goes on where it stopped when the same command is given again.
     """

@@ -21,7 +21,7 @@ from .interrupts import deferred_interrupts
 from .loading import checkpoint_source
 from .progress import Progress, Silent
 from .recipe import recipe_text
-from .recipe_paths import factory_file, is_checkpoint, is_onnx
+from .recipe_paths import factory_file, is_checkpoint, is_onnx, is_torchscript
 from .run_folder import SCHEMA, Manifest, RunFolder
 from .settings import PruneRecipe
 
@@ -97,7 +97,8 @@ def run_identity(recipe: PruneRecipe) -> str:
 
 
 def _named_files(recipe: PruneRecipe) -> dict[str, str]:
-    file = recipe.model if is_onnx(recipe.model) or is_checkpoint(recipe.model) else None
+    is_file = is_onnx(recipe.model) or is_torchscript(recipe.model) or is_checkpoint(recipe.model)
+    file = recipe.model if is_file else None
     named = [factory_file(recipe.model), file, recipe.weights]
     return {name: sha256_file(Path(name)) for name in named if name is not None and Path(name).is_file()}
 

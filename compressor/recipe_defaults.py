@@ -16,7 +16,7 @@ from ..errors import UnsupportedError, UsageError, unknown_name
 from ..models.seeding.initialisers import check_generator, check_initialiser
 from .methods import METHODS, Method, choose, find_method
 from .recipe_checks import build, check_train, choose_from
-from .recipe_paths import is_checkpoint, is_factory, is_onnx
+from .recipe_paths import is_checkpoint, is_factory, is_onnx, is_torchscript
 from .saliency import AGGREGATIONS, SALIENCIES
 from .settings import PruneRecipe, RunSettings, TrainSettings
 from .structure import PARTS, Channel, Structure
@@ -148,7 +148,7 @@ def _initialiser(shared: Shared, run: RunSettings, method: Method) -> str | None
         if is_onnx(shared.model):
             raise UnsupportedError("an ONNX file keeps the weights that it has; leave init out.")
         return check_initialiser(run.init)
-    own = is_factory(shared.model) or is_onnx(shared.model) or _continues(shared)
+    own = is_factory(shared.model) or is_onnx(shared.model) or is_torchscript(shared.model) or _continues(shared)
     return None if own else method.initialiser
 
 

@@ -6,6 +6,8 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+from ..models.source import TORCHSCRIPT_SUFFIXES
+
 _DATA_PATHS = ("npz", "idx", "cifar10", "folder")
 Move = Callable[[str], str]
 
@@ -25,6 +27,11 @@ def is_onnx(model: str) -> bool:
     return Path(model).suffix.lower() == ".onnx"
 
 
+def is_torchscript(model: str) -> bool:
+    """Return whether a model text names a TorchScript file."""
+    return Path(model).suffix.lower() in TORCHSCRIPT_SUFFIXES
+
+
 def is_checkpoint(model: str) -> bool:
     """Return whether a model text names a checkpoint, whose network goes on."""
     return Path(model).suffix.lower() == ".safetensors"
@@ -32,7 +39,7 @@ def is_checkpoint(model: str) -> bool:
 
 def is_factory(model: str) -> bool:
     """Return whether a model text names a factory: ``file.py:factory`` or ``package.module:factory``."""
-    return ":" in model and not is_onnx(model)
+    return ":" in model and not is_onnx(model) and not is_torchscript(model)
 
 
 def factory_file(model: str) -> str | None:
@@ -43,7 +50,7 @@ def factory_file(model: str) -> str | None:
 
 def move_model(model: str, move: Move) -> str:
     """Apply a move to a model text; zoo names and modules stay as they are."""
-    if is_onnx(model) or is_checkpoint(model):
+    if is_onnx(model) or is_torchscript(model) or is_checkpoint(model):
         return move(model)
     file = factory_file(model)
     return model if file is None else move(file) + model[len(file) :]

@@ -1,4 +1,4 @@
-"""Where a network comes from: a zoo name, a user's factory, or an ONNX file, behind one small contract.
+"""Where a network comes from: a zoo name, a user's factory, a TorchScript or an ONNX file, behind one small contract.
 
 In: the text a user typed. Out: a source that builds the network (or hands out an ONNX file's weights) and a record that
 a checkpoint keeps. Guaranteed: a user's code runs only when the user named it, never because a file does.
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from ..errors import ModelError, UnknownNameError, UsageError, near_miss
+from ..files import sha256_file
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -22,7 +23,9 @@ if TYPE_CHECKING:
     from .onnx_file import OnnxFile
     from .prunable import PrunableTensor
 
-KINDS = "a zoo name, path/to/file.py:factory, package.module:factory, or a file that ends in .onnx"
+KINDS = "a zoo name, path/to/file.py:factory, package.module:factory, an ONNX file (.onnx) or a TorchScript file (.pt)"
+# What TorchScript files are called; .pt and .pth may also be something else, which its reader says.
+TORCHSCRIPT_SUFFIXES = (".pt", ".pth", ".ts", ".torchscript", ".jit")
 
 
 class InputSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -40,13 +43,13 @@ class ModelRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A model source as a checkpoint records it.
 
     Attributes:
-        kind: ``zoo``, ``factory`` or ``onnx``.
+        kind: ``zoo``, ``factory``, ``torchscript`` or ``onnx``.
         text: what the user typed (``lenet-300-100``, ``net.py:build``, ``model.onnx``).
         inputs: the network's inputs.
         options: for a zoo model, what its builder was given (``input_shape``, ``classes`` ...); for other kinds
             ``classes``, the width of the output, where it is known.
         adaptations: how a zoo model was fitted to another input size, in sentences.
-        sha256: of the ONNX file (with its external data); None for other kinds.
+        sha256: of the TorchScript file, or the ONNX file (with its external data); None for other kinds.
         kept: which indices of its tensors are left of a slimmed network (see ``models.slimming.kept``); absent for
             others.
     """
@@ -137,6 +140,7 @@ class OnnxSource:
 
 
 ModelSource = TorchSource | OnnxSource
+_FILES = {"onnx": "ONNX file", "torchscript": "TorchScript file"}
 
 
 def load_source(
@@ -150,7 +154,8 @@ def load_source(
     """Find the network that ``text`` names.
 
     Args:
-        text: a zoo name, ``path/to/file.py:factory``, ``package.module:factory``, or the path of an ``.onnx`` file.
+        text: a zoo name, ``path/to/file.py:factory``, ``package.module:factory``, or the path of an ``.onnx`` or
+            TorchScript file.
         weights: a safetensors file with the weights of a factory's module.
         options: ``input_shape`` and ``classes``, normally the data's; a zoo model is built for them.
         inputs: the inputs, normally the data's; they win over what a factory returns as examples.
@@ -164,12 +169,16 @@ def load_source(
 
     given = dict(options or {})
     kind = _kind_of(text)
-    if weights is not None and kind in ("zoo", "onnx"):
+    if weights is not None and kind in ("zoo", "onnx", "torchscript"):
         raise UsageError(f"--weights goes with a factory of your own; '{text}' has its weights from elsewhere.")
     if kind == "zoo":
         return _zoo_source(text, given, inputs)
     if kind == "onnx":
         return _onnx_source(text)
+    if kind == "torchscript":
+        from .torchscript.reading import script_source
+
+        return script_source(text, given, inputs)
     if kind == "factory":
         if not allow_import:
             raise UsageError(
@@ -204,8 +213,15 @@ def source_from_record(record: ModelRecord, override: str | None = None) -> Mode
     text = record.text if override is None else override
     if _kind_of(text) != record.kind or (record.kind == "zoo" and text != record.text):
         raise UsageError(f"this file was made from the {record.kind} model '{record.text}', not from '{text}'.")
-    if record.kind == "onnx" and override is None and not Path(text).is_file():
-        raise ModelError(f"the ONNX file {text} is not there any more; give its new place with --model PATH.")
+    if record.kind in _FILES and override is None and not Path(text).is_file():
+        raise ModelError(
+            f"the {_FILES[record.kind]} {text} is not there any more; give its new place with --model PATH."
+        )
+    if record.kind == "torchscript" and Path(text).is_file() and sha256_file(Path(text)) != record.sha256:
+        # Before anything of it is loaded.
+        raise ModelError(
+            f"{text} is not the TorchScript file that was pruned (its SHA-256 differs); give the original."
+        )
     # Only what the user types is imported: the record's own text never is.
     options = record.options if record.kind == "zoo" else {}
     source = load_source(text, options=options, inputs=record.inputs, allow_import=override is not None)
@@ -227,6 +243,8 @@ def _kind_of(text: str) -> str:
         return "zoo"
     if Path(text).suffix.lower() == ".onnx":
         return "onnx"
+    if Path(text).suffix.lower() in TORCHSCRIPT_SUFFIXES:
+        return "torchscript"
     return "factory" if is_factory(text) else ""
 
 

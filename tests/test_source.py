@@ -425,10 +425,9 @@ def test_texts_that_name_no_model_are_usage_errors(tmp_path: Path) -> None:
     with pytest.raises(UnknownNameError, match=r"unknown model 'lenet-300'\. Did you mean 'lenet-300-100'\?") as caught:
         load_source("lenet-300")
     assert "Choose from: lenet-300-100, " in str(caught.value)
-    assert "or give a zoo name, path/to/file.py:factory, package.module:factory, or a file that ends in .onnx" in str(
-        caught.value
-    )
-    for text in ("net.pt", "net.ts", "net.pth", "net.h5"):
+    kinds = "or give a zoo name, path/to/file.py:factory, package.module:factory, an ONNX file (.onnx) or a TorchScript"
+    assert kinds in str(caught.value)
+    for text in ("net.pb", "net.tflite", "net.h5"):
         assert f"a model cannot be read from '{text}'; give a zoo name" in refused(text, UsageError)
     assert "holds weights, no model" in refused("w.safetensors", UsageError)
     assert "none.onnx does not exist" in refused(f"{tmp_path}/none.onnx")

@@ -1,0 +1,135 @@
+"""What TorchScript's operators on lists, numbers and flags mean in Python; tensors go to PyTorch's own operators.
+
+Numbers that a trace wrapped into tensors stay numbers here, so that a program keeps working for every batch size when
+PyTorch traces it again.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...errors import ModelError
+
+
+def _size(x: Tensor, axis: int | None = None) -> Any:
+    return list(x.shape) if axis is None else x.shape[axis]
+
+
+def _number(kind: type) -> Callable[[Any], Any]:
+    def convert(value: Any) -> Any:
+        if isinstance(value, Tensor):
+            # While torch.jit traces, sizes are tensors: read, they would be baked in.
+            return value if torch._C._is_tracing() else kind(value.item())
+        return value if kind is not float or not isinstance(value, int) else float(value)
+
+    return convert
+
+
+def _raise(message: str, *rest: Any) -> None:
+    raise ModelError(f"the TorchScript program raised: {str(message).splitlines()[0]}.")
+
+
+_ALWAYS: dict[str, Callable[..., Any]] = {
+    "aten::size": _size,
+    "aten::dim": lambda x: x.dim(),
+    "aten::len": len,
+    "aten::Int": _number(int),
+    "aten::IntImplicit": _number(int),
+    "aten::ScalarImplicit": lambda value: value,
+    "aten::Float": _number(float),
+    "aten::FloatImplicit": _number(float),
+    "aten::Bool": lambda value: bool(value),
+    "aten::__is__": lambda a, b: a is b,
+    "aten::__isnot__": lambda a, b: a is not b,
+    "aten::__not__": operator.not_,
+    "aten::append": lambda items, value: (items.append(value), items)[1],
+    "aten::warn": lambda *_: None,
+    "aten::format": lambda text, *values: text.format(*values),
+    "prim::NumToTensor": lambda value: value,
+    "prim::ListConstruct": lambda *values: list(values),
+    "prim::TupleConstruct": lambda *values: values,
+    "prim::DictConstruct": lambda *pairs: dict(zip(pairs[::2], pairs[1::2], strict=True)),
+    "prim::ListUnpack": tuple,
+    "prim::TupleUnpack": tuple,
+    "prim::TupleIndex": operator.getitem,
+    "prim::unchecked_cast": lambda value: value,
+    "prim::Uninitialized": lambda: None,
+    "prim::RaiseException": _raise,
+    "prim::dtype": lambda x: x.dtype,
+    "prim::device": lambda x: x.device,
+    "prim::layout": lambda x: x.layout,
+    "prim::is_cuda": lambda x: x.is_cuda,
+    "prim::min": min,
+    "prim::max": max,
+    "prim::data": lambda x: x.data,
+}
+# Where no operand is a tensor.
+_PLAIN: dict[str, Callable[..., Any]] = {
+    "aten::add": operator.add,
+    "aten::sub": operator.sub,
+    "aten::mul": operator.mul,
+    "aten::div": operator.truediv,
+    "aten::floordiv": operator.floordiv,
+    "aten::floor_divide": operator.floordiv,
+    "aten::remainder": operator.mod,
+    "aten::neg": operator.neg,
+    "aten::eq": operator.eq,
+    "aten::ne": operator.ne,
+    "aten::lt": operator.lt,
+    "aten::le": operator.le,
+    "aten::gt": operator.gt,
+    "aten::ge": operator.ge,
+    "aten::__and__": operator.and_,
+    "aten::__or__": operator.or_,
+    "aten::__getitem__": operator.getitem,
+    "aten::__contains__": operator.contains,
+    "aten::slice": lambda items, start, end, step: items[start:end:step],
+}
+
+
+def call(kind: str, overload: str, keywords: list[str | None], values: list[Any]) -> Any:
+    """Carry out one operator.
+
+    Args:
+        kind: its name, as ``aten::relu``.
+        overload: its form.
+        keywords: for each value the name that it must be given by, or None.
+        values: its operands.
+
+    Raises:
+        ModelError: an operator that nobody here knows.
+    """
+    if kind in _ALWAYS:
+        return _ALWAYS[kind](*values)
+    if kind in _PLAIN and not any(isinstance(value, Tensor) for value in values):
+        return _PLAIN[kind](*(value for value, keyword in zip(values, keywords, strict=True) if keyword is None))
+    space, _, name = kind.partition("::")
+    try:
+        packet = getattr(getattr(torch.ops, space), name)
+        form = getattr(packet, overload or "default")
+    except AttributeError as error:
+        raise ModelError(f"the TorchScript program uses {kind}, which cannot be converted to a module.") from error
+    if torch._C._is_tracing() and any(_holds_sizes(form, i, value) for i, value in enumerate(values)):
+        # Only the methods of tensors keep a size that is being traced; operators would take its value of now.
+        return getattr(values[0], name)(*values[1:])
+    # A trace counts a number among the tensors where it could be either.
+    given = [
+        torch.tensor(v) if _wants_tensor(form, i) and isinstance(v, int | float) else v for i, v in enumerate(values)
+    ]
+    positional = [value for value, keyword in zip(given, keywords, strict=True) if keyword is None]
+    named = {keyword: value for value, keyword in zip(given, keywords, strict=True) if keyword is not None}
+    return form(*positional, **named)
+
+
+def _holds_sizes(form: Any, index: int, value: Any) -> bool:
+    wanted = str(form._schema.arguments[index].type)
+    return wanted == "List[int]" and isinstance(value, list) and any(isinstance(part, Tensor) for part in value)
+
+
+def _wants_tensor(form: Any, index: int) -> bool:
+    return str(form._schema.arguments[index].type) == "Tensor"
