@@ -26,7 +26,20 @@ Build = Callable[..., SparseCheckpoint]
 WHOLE = ["bool", "uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64"]
 FLOATS = ["float16", "bfloat16", "float32", "float64"]
 DTYPES = [*WHOLE, *FLOATS, "float8_e4m3fn", "float8_e5m2"]
-SHAPES = [(), (0,), (0, 4), (3, 0), (1,), (7,), (1, 1), (5, 3), (8, 12), (6, 7, 3), (4, 4, 3, 3), (2, 3, 1, 5, 2)]
+SHAPES: list[tuple[int, ...]] = [
+    (),
+    (0,),
+    (0, 4),
+    (3, 0),
+    (1,),
+    (7,),
+    (1, 1),
+    (5, 3),
+    (8, 12),
+    (6, 7, 3),
+    (4, 4, 3, 3),
+    (2, 3, 1, 5, 2),
+]
 
 
 def any_bits(dtype: str, count: int, rng: np.random.Generator) -> Array:
