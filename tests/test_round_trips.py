@@ -62,7 +62,8 @@ def tensors(draw: st.DrawFn) -> SparseTensor:
     rng = np.random.default_rng(draw(st.integers(0, 2**32)))
     shape = draw(st.sampled_from(SHAPES))
     dtype = draw(st.sampled_from(DTYPES))
-    dense = any_bits(dtype, math.prod(shape), rng).reshape(shape)
+    size = math.prod(shape)
+    dense = any_bits(dtype, size, rng).reshape(shape)
     density = draw(st.sampled_from([None, 0.0, 0.02, 0.1, 0.5, 0.9, 1.0]))
     if density is None:
         return make_tensor("layer.weight", dense)
@@ -71,11 +72,11 @@ def tensors(draw: st.DrawFn) -> SparseTensor:
     mask = np.asarray(rng.random(shape) < density)
     tensor = PrunableTensor("layer.weight", shape, "linear", axis, 1, 1)
     structure = draw(st.sampled_from(["element", "channel", NofM(2, 4), NofM(1, 3), Block(2, 2), Block(1, 3)]))
-    if shape and math.prod(shape) and structure == "channel":
+    if shape and size and structure == "channel":
         units = [shape[axis] if place == axis else 1 for place in range(len(shape))]
         mask = np.broadcast_to(rng.random(units) < density, shape).copy()
         record["structure"] = "channel"
-    elif shape and math.prod(shape) and isinstance(structure, NofM | Block) and structure.eligible(tensor) is None:
+    elif shape and size and isinstance(structure, NofM | Block) and structure.eligible(tensor) is None:
         groups = structure.groups(tensor)
         if isinstance(structure, NofM):
             chosen = np.argsort(rng.random((groups.count, groups.size)), axis=1) < structure.n
