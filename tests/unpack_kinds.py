@@ -7,6 +7,7 @@ import onnx
 from onnx import helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
+from sparsepack.compressor.block import Block
 from sparsepack.compressor.checkpoint import (
     FORMAT,
     VERSION,
@@ -71,6 +72,8 @@ def weight(
     return make_tensor(name, random.standard_normal(shape).astype(dtype), mask=mask, record=fields)
 
 
+TILES = Block(4, 2).spread(np.random.default_rng(0).random(12 * 80) < 0.1, (48, 160), 0)
+PAIRS = np.tile(np.array([True, False, False, True]), 1920).reshape(48, 160)
 UNITS = np.broadcast_to((np.arange(64) % 3 == 0).reshape(64, 1, 1, 1), (64, 20, 3, 3)).copy()
 KINDS = {
     "linear": weight("a.weight", (120, 200), 0.1),
@@ -84,6 +87,9 @@ KINDS = {
     "matmul, output axis 1": weight("matmul", (90, 110), 0.1, output_axis=1),
     "bitmap, output axis 1": weight("right", (90, 110), 0.4, output_axis=1),
     "channels": weight("units", (64, 20, 3, 3), UNITS, structure="channel"),
+    "blocks": weight("tiles", (48, 160), TILES, structure="block:4x2"),
+    "two of four": weight("pairs", (48, 160), PAIRS, structure="2:4"),
+    "frozen, blocks": weight("ft", (48, 160), TILES, "frozen", (KEYED_PRODUCT, "uniform"), structure="block:4x2"),
     "nothing kept": weight("empty", (64, 50), 0.0),
     "half precision": weight("half", (64, 129), 0.1, dtype="float16"),
     "double precision": weight("double", (64, 129), 0.1, dtype="float64"),
