@@ -64,6 +64,8 @@ CATALOGUE = {
         "phew",
         "temporal-jacobian",
         "neural-tangent-transfer",
+        "dct-plus-sparse",
+        "interspace",
     },
     "PaT": {
         "magnitude",

@@ -75,6 +75,8 @@ SPARSE_TRAINING = {
     "ProsPr": ("prospr", None),
     "neural tangent transfer": ("neural-tangent-transfer", None),
     "3SP": ("3sp", "structure=channel"),
+    "DCT plus sparse": ("dct-plus-sparse", None),
+    "interspace pruning": ("interspace", None),
 }
 
 

@@ -48,6 +48,7 @@ RUNS: dict[str, dict[str, Any]] = {
     "dual-ticket": {"method": "dual-lottery-ticket", "sparsity": 0.36, "schedule": "iterative", "rounds": 2},
     "inertial-manifold": {"method": "inertial-manifold", "sparsity": 0.36, "method_options": ("share=0.8",)},
     "snip": {"method": "snip", "sparsity": 0.8},
+    "dct-plus-sparse": {"method": "dct-plus-sparse", "sparsity": 0.8},
     "edge-popup": {"method": "edge-popup", "sparsity": 0.5, "init": "signed-constant"},
     "rigl": {"method": "rigl", "sparsity": 0.8, "method_options": ("update_interval=4", "drop_fraction=0.6")},
     "freezenet": {"method": "freezenet", "sparsity": 0.8, "init": "uniform", "optimiser": "adamw"},

@@ -164,7 +164,12 @@ class Method:
     @property
     def zeroes(self) -> bool:
         """Whether weights outside the mask are zero from the moment when it is chosen."""
-        return self.chi == 0
+        return self.chi == 0 and not self.masks_coefficients
+
+    @property
+    def masks_coefficients(self) -> bool:
+        """Whether the mask is of coefficients, and the weights that they make are dense."""
+        return self.parametrisation in ("basis", "offset")
 
     @property
     def defaults(self) -> dict[str, Any]:

@@ -39,8 +39,10 @@ def standard(recipe: PruneRecipe, method: Method, sparsity: float) -> list[Stage
         dynamics = "gradual"
     elif method.score is not None and method.score != "learned":
         stages += _at_initialisation(recipe, method, sparsity)
-    # Learned scores exist from the first step on: with no training at all, their initial values choose.
-    stages += trainings(Train("training", recipe.train, dynamics), even_empty=method.score == "learned")
+    # Learned scores exist from the first step on: with no training at all, their initial values choose. Coefficients
+    # make the weights from the first step on too.
+    begins = method.score == "learned" or method.masks_coefficients
+    stages += trainings(Train("training", recipe.train, dynamics), even_empty=begins)
     if recipe.fine_tune is not None:
         stages += trainings(Train("fine-tuning", recipe.fine_tune, "static"))
     return stages

@@ -12,6 +12,7 @@ from typing import Any
 
 from ...errors import unknown_name
 from ...files import Array
+from ..interspace import in_interspace
 from ..mask import BoolArray
 from .cops import controlled, mixed
 from .gates import gate_sensitivity, jacobian_sensitivity, weights_and_units
@@ -81,6 +82,11 @@ def _cops(given: ScoreInputs) -> dict[str, Array]:
     return controlled(first, second, given.options["control"], given.masks_of)
 
 
+def _interspace(given: ScoreInputs) -> dict[str, Array]:
+    basis = (given.options["basis"], given.options["sharing"], given.seed)
+    return saliency(in_interspace(given.weights, *basis), in_interspace(given.evidence["gradients"], *basis))
+
+
 SCORES: dict[str, Score] = {
     "magnitude": Score(
         lambda given: magnitude(given.weights, given.options.get("norm", "l1"), given.axes), (), "|w|, or a unit's norm"
@@ -89,6 +95,9 @@ SCORES: dict[str, Score] = {
         lambda given: saliency(given.weights, given.evidence["gradients"]),
         ("gradients",),
         "|w dL/dw| / sum |w dL/dw|",
+    ),
+    "interspace-gradient": Score(
+        _interspace, ("gradients",), "|c dL/dc| / sum, c the coefficients of filters in the first basis"
     ),
     "layer-adaptive-magnitude": Score(
         lambda given: layer_adaptive_magnitude(given.weights), (), "w^2 / sum of the w^2 of its layer not below it"

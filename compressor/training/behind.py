@@ -7,6 +7,7 @@ know nothing. For the optimiser's step the weights behind them take their place,
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -112,6 +113,35 @@ class WeightsBehind(Dynamics):
 
     def _recount(self) -> None:
         self.flops_per_example = self._count_flops(self.masks)
+
+
+class LearnedBehind(WeightsBehind):
+    """Weights behind with parameters of their own, which the optimiser trains in a group of its own."""
+
+    def __init__(self, module: nn.Module, rule: MaskRule, sparsity: float, flops: FlopCounter = no_cost) -> None:
+        super().__init__(module, rule, sparsity, flops)
+        self._learned: dict[str, nn.Parameter] = {}
+
+    def named_parameters(self) -> list[tuple[str, torch.Tensor]]:
+        """Return the network's parameters and those of the rule."""
+        own: list[tuple[str, torch.Tensor]] = [(f"learned/{name}", p) for name, p in self._learned.items()]
+        return super().named_parameters() + own
+
+    def groups(self, decay: float) -> list[dict[str, Any]]:
+        """Return the network's optimiser group, and that of the rule's parameters with a weight decay of their own."""
+        network = [parameter for _, parameter in super().named_parameters()]
+        return [{"params": network}, {"params": list(self._learned.values()), "weight_decay": decay}]
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """Return the rule's parameters too."""
+        return super().tensors() | {f"learned/{name}": p.detach() for name, p in self._learned.items()}
+
+    def restore(self, tensors: Mapping[str, torch.Tensor]) -> None:
+        """Put them back."""
+        super().restore(tensors)
+        with torch.no_grad():
+            for name, parameter in self._learned.items():
+                parameter.copy_(tensors[f"learned/{name}"])
 
 
 def choose_now(

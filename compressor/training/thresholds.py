@@ -12,40 +12,11 @@ from torch import nn
 from ...files import Array
 from ...models.tensors import to_numpy
 from ..rule import MaskRule
-from .behind import WeightsBehind
+from .behind import LearnedBehind, WeightsBehind
 from .dynamics import FlopCounter, no_cost
 
 
-class _Learned(WeightsBehind):
-    """Weights behind with parameters of their own, which the optimiser trains in a group of its own."""
-
-    def __init__(self, module: nn.Module, rule: MaskRule, sparsity: float, flops: FlopCounter = no_cost) -> None:
-        super().__init__(module, rule, sparsity, flops)
-        self._learned: dict[str, nn.Parameter] = {}
-
-    def named_parameters(self) -> list[tuple[str, torch.Tensor]]:
-        """Return the network's parameters and those of the rule."""
-        own: list[tuple[str, torch.Tensor]] = [(f"learned/{name}", p) for name, p in self._learned.items()]
-        return super().named_parameters() + own
-
-    def groups(self, decay: float) -> list[dict[str, Any]]:
-        """Return the network's optimiser group, and that of the rule's parameters with a weight decay of their own."""
-        network = [parameter for _, parameter in super().named_parameters()]
-        return [{"params": network}, {"params": list(self._learned.values()), "weight_decay": decay}]
-
-    def tensors(self) -> dict[str, torch.Tensor]:
-        """Return the rule's parameters too."""
-        return super().tensors() | {f"learned/{name}": p.detach() for name, p in self._learned.items()}
-
-    def restore(self, tensors: Mapping[str, torch.Tensor]) -> None:
-        """Put them back."""
-        super().restore(tensors)
-        with torch.no_grad():
-            for name, parameter in self._learned.items():
-                parameter.copy_(tensors[f"learned/{name}"])
-
-
-class SoftThreshold(_Learned):
+class SoftThreshold(LearnedBehind):
     """STR: w' = sign(w) relu(|w| - sigmoid(s)), a trained s for each layer (Kusupati et al. 2020).
 
     Weight decay pulls s up from its very negative start, and with it the threshold. The final mask keeps the asked
@@ -105,7 +76,7 @@ class SoftThreshold(_Learned):
         }
 
 
-class UnitThreshold(_Learned):
+class UnitThreshold(LearnedBehind):
     """A trained threshold for each output unit: w' = w * step(|w| - t) (Liu et al. 2020, "Dynamic sparse training").
 
     The step's derivative is taken as 2 - 4|x| up to 0.4, 0.4 up to 1 and 0 beyond; a penalty ``alpha`` * sum exp(-t)

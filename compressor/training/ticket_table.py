@@ -1,4 +1,4 @@
-"""The dynamics that look for lottery tickets, by the names that declarations use."""
+"""The dynamics of lottery tickets and of trained coefficients, by the names that declarations use."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from ...errors import UsageError
+from .coefficients import CosineOffset, FilterBasis
 from .dynamics import Dynamics
 from .early_bird import EarlyBird
 from .extrusion import Extrusion
@@ -66,9 +67,28 @@ def _forgetting(context: Context) -> Dynamics:
     )
 
 
+def _cosine_offset(context: Context) -> Dynamics:
+    return CosineOffset(context.module, context.torch_masks(), context.chosen, context.counter.frozen_step)
+
+
+def _filter_basis(context: Context) -> Dynamics:
+    return FilterBasis(
+        context.module,
+        context.torch_masks(),
+        context.chosen,
+        kind=context.options["basis"],
+        sharing=context.options["sharing"],
+        trained=context.options["train_basis"],
+        seed=context.seed,
+        flops=context.counter.frozen_step,
+    )
+
+
 TICKETS: dict[str, Callable[[Context], Dynamics]] = {
     "early-bird": _early_bird,
     "extrusion": _extrusion,
     "trajectory": _trajectory,
     "forgetting": _forgetting,
+    "cosine-offset": _cosine_offset,
+    "filter-basis": _filter_basis,
 }

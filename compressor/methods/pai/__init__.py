@@ -1,6 +1,7 @@
 """Pruning at initialization, sparse training (PaI): mask and weights come from the untrained network."""
 
 from ..declaration import Method
+from .coefficients import DCT_PLUS_SPARSE, INTERSPACE
 from .controls import MAGNITUDE_AT_INIT, RANDOM_AT_INIT
 from .curvature import COPS, GRADIENT_NORM, GRASP, LOSS_PRESERVATION
 from .flow import SYNFLOW, SYNFLOW_L2
@@ -35,4 +36,6 @@ METHODS: tuple[Method, ...] = (
     PHEW,
     TEMPORAL_JACOBIAN,
     NEURAL_TANGENT_TRANSFER,
+    DCT_PLUS_SPARSE,
+    INTERSPACE,
 )
