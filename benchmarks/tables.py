@@ -311,6 +311,17 @@ def pruning_speed(figures: Figures) -> list[str]:
     ]
 
 
+def report_page(figures: Figures) -> list[str]:
+    """Size and opening time of the report of a grid."""
+    return [
+        "| artifacts | size of the page | elements | opened in (median, largest of 5) | target |",
+        "|---:|---:|---:|---:|---|",
+        f"| {figures['artifacts']} | {figures['bytes'] / 1e6:.2f} MB | {figures['elements']} | "
+        f"{figures['load_ms']['median']:.0f} ms, {figures['load_ms']['largest']:.0f} ms | "
+        f"{figures['target']['bytes'] / 1e6:g} MB, {figures['target']['seconds']:g} s |",
+    ]
+
+
 def _level(level: str) -> str:
     return level if ":" in level else f"{100 * float(level):.0f} %"
 
@@ -335,6 +346,7 @@ SECTIONS: dict[str, tuple[str, Callable[[Figures], list[str]]]] = {
     "pai_speed": ("Scoring at initialisation", pai_speed),
     "one_shot": ("One-shot pruning without retraining", one_shot),
     "pruning_speed": ("What pruning itself costs", pruning_speed),
+    "report_page": ("The report of twelve ResNet-20 runs in headless Chromium", report_page),
     "freezenet_crossing": ("FreezeNet against SNIP", freezenet_crossing),
     "comparison": ("Methods compared on LeNet-5-Caffe", comparison),
 }

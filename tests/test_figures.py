@@ -60,6 +60,7 @@ def test_an_axis_shows_every_value_and_labels_it_readably(values: list[float], z
 def test_a_logarithmic_axis_is_labelled_at_powers_of_ten() -> None:
     assert Scale(0.5, 2e5, 0, 1, log=True).ticks() == [1, 10, 100, 1000, 10_000, 100_000]
     assert Scale(1, 100, 0, 10, log=True)(10) == 5
+    assert Scale(0.0828, 0.0851, 0, 1, log=True).ticks() == pytest.approx([0.083, 0.0835, 0.084, 0.0845, 0.085])
 
 
 @pytest.mark.parametrize(

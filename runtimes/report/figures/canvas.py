@@ -51,7 +51,9 @@ class Scale:
 
     def ticks(self) -> list[float]:
         """Return the values that are labelled: multiples of 1, 2 or 5 times a power of ten, or powers of ten."""
-        return _log_ticks(self.low, self.high) if self.log else _linear_ticks(self.low, self.high)
+        ticks = _log_ticks(self.low, self.high) if self.log else []
+        # So little of a logarithmic axis is as good as linear.
+        return ticks if len(ticks) > 1 else _linear_ticks(self.low, self.high)
 
 
 def fit(values: Iterable[float], start: float, end: float, *, log: bool = False, zero: bool = False) -> Scale:

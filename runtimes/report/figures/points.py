@@ -10,6 +10,8 @@ from .canvas import WIDTH, axes, colour, frame, plain, plot_area, text, titled
 
 # More names than these would lie over one another; the rest show theirs when they are pointed at.
 _NAMED = 14
+# Room that a label takes, in pixels.
+_LABEL, _LINE = 170, 12
 
 
 @dataclass(frozen=True)
@@ -47,13 +49,13 @@ def scatter(points: Sequence[Point], *, title: str, x_label: str, y_label: str, 
     if len(front) > 1:
         parts.append(f'<path d="{steps}" fill="none" stroke="var(--ink,#1f2328)" stroke-opacity="0.45"/>')
     named = set(front) if len(points) > _NAMED else set(range(len(points)))
-    taken: list[float] = []
+    taken: list[tuple[float, float]] = []
     for number, point in enumerate(points):
         place, height = x(point.x), y(point.y)
         shape = f'<circle cx="{place:.1f}" cy="{height:.1f}" r="4.5" fill="{colour(groups.index(point.group))}"/>'
         parts.append(titled(shape, f"{point.name}: {plain(point.x)}, {plain(point.y)}"))
         if number in named and len(named) <= _NAMED:
-            label = _free(height + 4, taken)
+            label = _free(place, height + 4, taken)
             left = place < WIDTH / 2
             parts.append(text(place + (8 if left else -8), label, point.name, anchor="start" if left else "end"))
     return frame(parts, title, names=groups if len(groups) > 1 else ())
@@ -63,10 +65,10 @@ def _step(x: float, y: float, number: int) -> str:
     return f"{x:.1f}V{y:.1f}" if number else f"{x:.1f} {y:.1f}"
 
 
-def _free(wanted: float, taken: list[float]) -> float:
-    """Return a height for a label where no other one stands, and take it."""
+def _free(place: float, wanted: float, taken: list[tuple[float, float]]) -> float:
+    """Return a height for a label where no other one stands near, and take it."""
     height = wanted
-    while any(abs(height - other) < 12 for other in taken):
-        height -= 12
-    taken.append(height)
+    while any(abs(place - x) < _LABEL and abs(height - y) < _LINE for x, y in taken):
+        height -= _LINE
+    taken.append((place, height))
     return height

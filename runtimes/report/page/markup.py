@@ -29,7 +29,7 @@ def section(title: str, body: Iterable[str], identifier: str) -> str:
 
 
 def folded(title: str, body: str, *, open_: bool = False) -> str:
-    """Return something that opens when it is clicked (and always opens on paper)."""
+    """Return something that opens when it is clicked; paper shows what is open."""
     return f"<details{' open' if open_ else ''}><summary>{escape(title)}</summary>{body}</details>"
 
 

@@ -33,7 +33,10 @@ def artifacts_table(record: Mapping[str, Any]) -> str:
         "load ms",
         "memory",
     )
-    return table(columns, [_row(row) for row in shown_rows(record["artifacts"])], _LEGEND)
+    rows = [_row(row) for row in shown_rows(record["artifacts"])]
+    # What was measured on none of them only takes room.
+    filled = [number for number in range(len(columns)) if any(row[number] != NONE for row in rows)]
+    return table([columns[n] for n in filled], [[row[n] for n in filled] for row in rows], _LEGEND)
 
 
 _LEGEND = (

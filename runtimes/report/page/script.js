@@ -21,7 +21,3 @@ for (const button of document.querySelectorAll("table.sortable th button")) {
     body.append(...[...body.rows].sort(order));
   });
 }
-// Paper cannot be clicked.
-addEventListener("beforeprint", () => {
-  for (const part of document.querySelectorAll("details")) part.open = true;
-});
