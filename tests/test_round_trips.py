@@ -4,7 +4,6 @@ Any bits (NaN payloads, infinities, subnormals), kept zeros and -0.0 among them;
 have; empty, 0-d, 1-d and odd shapes; densities from 0 to 1; any structure that tiles the shape; any parametrisation.
 """
 
-import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -62,7 +61,7 @@ def tensors(draw: st.DrawFn) -> SparseTensor:
     rng = np.random.default_rng(draw(st.integers(0, 2**32)))
     shape = draw(st.sampled_from(SHAPES))
     dtype = draw(st.sampled_from(DTYPES))
-    size = math.prod(shape)
+    size = int(np.prod(shape))
     dense = any_bits(dtype, size, rng).reshape(shape)
     density = draw(st.sampled_from([None, 0.0, 0.02, 0.1, 0.5, 0.9, 1.0]))
     if density is None:
