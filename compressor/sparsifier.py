@@ -26,39 +26,24 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import TrainingDivergedError, UsageError
-from ..files import Array
 from ..models.checked_data import make_dataset
 from ..models.dataset import Dataset
 from ..models.source import InputSpec, ModelRecord, TorchSource, load_source
-from ..models.tensors import to_numpy
+from ..models.tensors import to_numpy, to_torch
 from .checkpoint import SparseCheckpoint
+from .counter import Totals
 from .masked_network import MaskedNetwork
 from .plans import Train
 from .recipe_defaults import Shared, complete
 from .settings import OPTIMISERS, RunSettings
 from .training.dynamics import Dynamics
 from .training.frozen import FrozenPart
-from .training.optimisers import clear_slots
-from .training.tape import step_label
+from .training.scaling import unscale
+from .training.tape import MemoryTape, step_label
 from .training.weights import state_arrays
 
 # A checkpoint needs the name of a factory; until one is given, the recipe says whose network it is.
 _OWN = "own:network"
-
-
-class MemoryTape:
-    """Recorded states in memory, for loops that have no run folder."""
-
-    def __init__(self) -> None:
-        self.states: dict[str, dict[str, Array]] = {}
-
-    def record(self, label: str, state: Mapping[str, Array]) -> None:
-        """Keep a copy of a state."""
-        self.states[label] = {name: array.copy() for name, array in state.items()}
-
-    def read(self, label: str) -> Mapping[str, Array]:
-        """Return a kept state."""
-        return self.states[label]
 
 
 class Sparsifier:
@@ -131,6 +116,7 @@ class Sparsifier:
             for number, example in enumerate(examples)
         ]
         self._total_steps = total_steps
+        self._tape = MemoryTape()
         self._examples = tuple(example.detach().cpu() for example in examples)
         self._network = MaskedNetwork(
             complete(shared, run, ""),
@@ -138,7 +124,7 @@ class Sparsifier:
             ModelRecord("factory", _OWN, specs),
             self._first_examples,
             _dataset(data),
-            MemoryTape(),
+            self._tape,
             device,
         )
         self._stage = -1
@@ -186,11 +172,6 @@ class Sparsifier:
             )
         self._optimiser = optimiser
         self._dynamics.attach(optimiser)
-        if not isinstance(self._dynamics, FrozenPart):
-            # An optimiser that has run before would move pruned weights by what it remembers of them.
-            parameters = dict(self._network.module.named_parameters())
-            for name, mask in self._dynamics.masks.items():
-                clear_slots(optimiser, parameters[name], ~mask)
 
     def loss(self, loss: Tensor, inputs: Tensor, outputs: Tensor, labels: Tensor) -> Tensor:
         """Return what to go back from: ``loss`` with what the method adds to it, for those that add something."""
@@ -212,12 +193,10 @@ class Sparsifier:
             TrainingDivergedError: a gradient that the method looks at is not finite.
         """
         optimiser = self._ready()
-        if scaler is not None:
-            scaler.unscale_(optimiser)
-            if not self._finite():
-                scaler.step(optimiser)
-                scaler.update()
-                return
+        if scaler is not None and not unscale(scaler, optimiser, self._network.module):
+            # What overflowed is left out; a method does not get to see it.
+            scaler.update()
+            return
         if self._dynamics.after_backward(self.steps):
             if clip_norm is not None:
                 torch.nn.utils.clip_grad_norm_(list(self.parameters()), clip_norm)
@@ -264,6 +243,14 @@ class Sparsifier:
             "masks": {name: torch.from_numpy(mask.copy()) for name, mask in network.masks.items()},
             "fixed": {name: torch.from_numpy(mask.copy()) for name, mask in network.fixed.items()},
             "dynamics": {name: tensor.detach().clone() for name, tensor in self._dynamics.tensors().items()},
+            # What later stages look back on: weights to rewind to, those that the last mask was chosen by.
+            "tape": {
+                label: {name: to_torch(array.copy()) for name, array in state.items()}
+                for label, state in self._tape.states.items()
+            },
+            "trained": {name: to_torch(array.copy()) for name, array in network.trained.items()},
+            "totals": vars(network.totals).copy(),
+            "warnings": list(network.warnings),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -278,6 +265,13 @@ class Sparsifier:
             raise UsageError("the state is of another method: its stage is not one of this plan.")
         network.masks = {name: to_numpy(mask).astype(np.bool_) for name, mask in state["masks"].items()}
         network.fixed = {name: to_numpy(mask).astype(np.bool_) for name, mask in state["fixed"].items()}
+        self._tape.states = {
+            label: {name: to_numpy(tensor).copy() for name, tensor in kept.items()}
+            for label, kept in state["tape"].items()
+        }
+        network.trained = {name: to_numpy(tensor).copy() for name, tensor in state["trained"].items()}
+        network.totals = Totals(**state["totals"])
+        network.warnings = list(state["warnings"])
         self._stage = state["stage"]
         self._optimiser = None
         stage = plan[self._stage] if self._stage < len(plan) else None
@@ -324,10 +318,6 @@ class Sparsifier:
                 "sparsifier.loss(loss, inputs, outputs, labels)."
             )
         return self._optimiser
-
-    def _finite(self) -> bool:
-        gradients = [p.grad for p in self._network.module.parameters() if p.grad is not None]
-        return all(bool(torch.isfinite(gradient).all()) for gradient in gradients)
 
     def _advance(self) -> None:
         """Carry out stages up to the next training, and begin that."""

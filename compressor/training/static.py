@@ -30,9 +30,11 @@ class StaticMask(Dynamics):
         self.flops_per_example = self._count_flops(self.masks)
 
     def attach(self, optimiser: torch.optim.Optimizer) -> None:
-        """Zero the pruned weights."""
+        """Zero the pruned weights, and what an optimiser that has run before remembers of them."""
         self._optimiser = optimiser
         self.finish()
+        for name, weight in self._weights.items():
+            clear_slots(optimiser, weight, ~self.masks[name])
 
     def after_backward(self, step: int) -> bool:
         """Mask the gradients."""

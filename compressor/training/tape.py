@@ -39,6 +39,21 @@ class _Header(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     sha256: dict[str, str]
 
 
+class MemoryTape:
+    """Recorded states in memory, for loops that have no run folder."""
+
+    def __init__(self) -> None:
+        self.states: dict[str, dict[str, Array]] = {}
+
+    def record(self, label: str, state: Mapping[str, Array]) -> None:
+        """Keep a copy of a state."""
+        self.states[label] = {name: array.copy() for name, array in state.items()}
+
+    def read(self, label: str) -> Mapping[str, Array]:
+        """Return a kept state."""
+        return self.states[label]
+
+
 class Tape:
     """Dense states by label in a folder.
 

@@ -25,6 +25,7 @@ from .dynamics import Dynamics
 from .losses import LossMeter
 from .optimisers import make_optimiser, optimiser_tensors, restore_optimiser
 from .rates import learning_rate
+from .scaling import unscale
 from .weights import state_tensors
 
 
@@ -203,13 +204,14 @@ class Trainer:
             loss = F.cross_entropy(outputs, labels, label_smoothing=self._settings.label_smoothing)
             loss = dynamics.objective(loss, inputs, outputs, labels)
         if self._scaler is None:
-            loss.backward()  # type: ignore[no-untyped-call]
+            torch.autograd.backward(loss)
             if dynamics.after_backward(self.step):
                 optimiser.step()
         else:
-            self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
-            self._scaler.unscale_(optimiser)
-            if dynamics.after_backward(self.step):
+            torch.autograd.backward(self._scaler.scale(loss))
+            # What overflowed is left out; the dynamics do not get to see it.
+            finite = unscale(self._scaler, optimiser, self.module)
+            if finite and dynamics.after_backward(self.step):
                 self._scaler.step(optimiser)
             self._scaler.update()
         dynamics.after_step(self.step)

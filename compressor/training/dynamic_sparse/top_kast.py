@@ -72,8 +72,10 @@ class TopKast(Dynamics):
         return [group for group in groups if group["params"]]
 
     def attach(self, optimiser: torch.optim.Optimizer) -> None:
-        """Take the optimiser."""
+        """Take the optimiser, which forgets what lies outside both sets."""
         self._optimiser = optimiser
+        for name, weight in self._weights.items():
+            clear_slots(optimiser, weight, ~self.backward[name])
 
     def after_backward(self, step: int) -> bool:
         """Give the optimiser theta itself, and gradients on B alone."""
@@ -99,7 +101,8 @@ class TopKast(Dynamics):
             self._choose()
             if self._optimiser is not None:
                 for name, weight in self._weights.items():
-                    clear_slots(self._optimiser, weight, before[name] & ~self.backward[name])
+                    # Of those that come in too: a decay of the optimiser's own gathers in its memory meanwhile.
+                    clear_slots(self._optimiser, weight, before[name] ^ self.backward[name])
         else:
             self._show()
 
