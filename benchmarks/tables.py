@@ -131,7 +131,7 @@ def lenet_storage(figures: Figures) -> list[str]:
         for name, row in rows.items():
             method, _, values = name.partition(" ")
             at = figures["sparsities"][network].get(method)
-            stored = name if at is None else f"{method} {100 * at:.0f} %, {values}"
+            stored = name if at is None else f"{method.removesuffix('-more')} {100 * at:.0f} %, {values}"
             accuracy = f"{100 * row['accuracy']['mean']:.2f} +- {100 * row['accuracy']['half']:.2f} %"
             if "ratio" not in row:
                 lines.append(f"| {network} | {stored} | 1x | {accuracy} | |")
@@ -139,7 +139,17 @@ def lenet_storage(figures: Figures) -> list[str]:
             ratio = f"{row['ratio']['mean']:.1f} +- {row['ratio']['half']:.1f}x"
             lost = f"{row['points_lost']['mean']:+.2f} +- {row['points_lost']['half']:.2f}"
             lines.append(f"| {network} | {stored} | {ratio} | {accuracy} | {lost} |")
+    lines += ["", "Smallest at a mean loss of at most 0.3 points:", ""]
+    for network, rows in figures["networks"].items():
+        for way, verb in (("magnitude", "pruned"), ("freezenet", "frozen at the seed")):
+            near = [row["ratio"]["mean"] for name, row in rows.items() if name.startswith(way) and _loses_little(row)]
+            best = f"{max(near):.1f}x" if near else "none of these"
+            lines.append(f"- {network}, {verb}: {best}")
     return lines
+
+
+def _loses_little(row: Figures) -> bool:
+    return bool(row["points_lost"]["mean"] <= 0.3)
 
 
 def freezenet_crossing(figures: Figures) -> list[str]:
