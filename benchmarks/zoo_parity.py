@@ -29,12 +29,12 @@ from sparsepack.compressor.checkpoint import (
 from sparsepack.exporters import export, open_artifact
 from sparsepack.exporters.onnx_sparse import write_onnx_sparse
 from sparsepack.exporters.sparse_graph.cost_model import ALWAYS_SPARSE
-from sparsepack.files import Array
 from sparsepack.models.prunable import prunable_tensors
 from sparsepack.models.source import TorchSource, load_source
 from sparsepack.models.tensors import to_numpy
 from sparsepack.models.zoo import ZOO
 from sparsepack.runtimes import RUNTIMES
+from sparsepack.runtimes.measure.inputs import varied
 from sparsepack.runtimes.measure.parity import compare
 
 _NORMS = (torch.nn.BatchNorm1d, torch.nn.BatchNorm2d)
@@ -91,21 +91,11 @@ def checkpoint_of(source: TorchSource, tensors: list[SparseTensor]) -> SparseChe
     return SparseCheckpoint(metadata, {tensor.record.name: tensor for tensor in tensors})
 
 
-def _varied(inputs: Array) -> Array:
-    """Let images differ in contrast and colour as photographs do: a network averages plain noise away."""
-    if inputs.ndim != 4:
-        return inputs
-    random = np.random.default_rng(0)
-    contrast = random.uniform(0.2, 2, (len(inputs), 1, 1, 1))
-    colour = random.standard_normal((*inputs.shape[:2], 1, 1))
-    return (inputs * contrast + colour).astype(inputs.dtype)
-
-
 def parity_of(name: str, folder: Path) -> dict[str, Any]:
     """Export one network both ways, run both, and return the error and both sizes."""
     source, tensors = pruned(name)
     checkpoint = checkpoint_of(source, tensors)
-    inputs = [_varied(tensor.numpy()) for tensor in source.example_inputs(16)]
+    inputs = varied([tensor.numpy() for tensor in source.example_inputs(16)])
     dense = export(checkpoint, "onnx", folder / "dense.onnx", source=source)
     write_onnx_sparse(checkpoint, folder / "sparse.onnx", costs=ALWAYS_SPARSE, source=source)
     sparse = open_artifact(folder / "sparse.onnx")

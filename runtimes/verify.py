@@ -22,6 +22,7 @@ from ..exporters.torch_archive import FORMATS as PROGRAMS
 from ..exporters.value_types import INT8
 from ..files import Array, TensorFile, numpy_dtype, sha256_array
 from . import RUNTIMES
+from .measure.inputs import varied
 from .measure.parity import BOUND, parity
 from .measure.sources import typed_source
 from .torch_dense import dense_session, refuses_model, source_of, state_of
@@ -189,7 +190,7 @@ def _parity(artifact: Artifact, checkpoint: SparseCheckpoint | None, model: str 
         source = source_of(artifact, typed_source(artifact.model, model))
         reference = dense_session(source, checkpoint.dense_state() if checkpoint else state_of(artifact), threads=1)
         session = runtime.load(artifact, threads=1)
-        inputs = [tensor.numpy() for tensor in source.example_inputs(PARITY_INPUTS)]
+        inputs = varied([tensor.numpy() for tensor in source.example_inputs(PARITY_INPUTS)])
         found = parity(reference, session, inputs)
     except SparsepackError as error:
         yield Finding("parity", subject, False, str(error))

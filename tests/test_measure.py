@@ -29,7 +29,9 @@ from sparsepack.models.tensors import to_numpy
 from sparsepack.runtimes.measure import environment as environment_module
 from sparsepack.runtimes.measure import measure, timing
 from sparsepack.runtimes.measure.gates import verdict
+from sparsepack.runtimes.measure.inputs import varied
 from sparsepack.runtimes.measure.memory import Failure, Footprint
+from sparsepack.runtimes.onnx_session import OnnxRuntime
 from sparsepack.runtimes.report.json import to_json
 
 LATENCY_FIELDS = {
@@ -229,6 +231,39 @@ def test_a_runtime_that_crashes_leaves_the_rest_of_the_report_intact(
     assert artifact["storage"]["sparsity"] == pytest.approx(0.9, abs=0.01)
 
 
+def test_what_brought_its_child_down_is_never_loaded_here(
+    files: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def hang(path: Path, runtime: str, **options: Any) -> Footprint | Failure:
+        return Failure("it gave no answer within 300 seconds in a process of its own and was stopped")
+
+    def load(self: object, *arguments: object, **options: object) -> None:
+        raise AssertionError("loaded in spite of everything")
+
+    monkeypatch.setattr(timing, "footprint", hang)
+    monkeypatch.setattr(OnnxRuntime, "load", load)
+    record = measured([files["onnx"]], baseline=files["onnx"], runtimes=["onnxruntime-cpu", "torch-cpu"], data="digits")
+    (artifact,) = record["artifacts"]
+    assert all("gave no answer" in entry["unavailable"] for entry in artifact["latency"].values())
+    assert artifact["accuracy"] is None
+    assert any("gave no answer" in note for note in artifact["notes"])
+    assert artifact["storage"]["sparsity"] == pytest.approx(0.9, abs=0.01)
+
+
+def test_a_baseline_that_crashes_costs_the_speedup_and_nothing_else(
+    files: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def crash(path: Path, runtime: str, **options: Any) -> Footprint | Failure:
+        return Failure("it crashed (SIGSEGV)") if path == files["packed"] else Footprint(1.0, None)
+
+    monkeypatch.setattr(timing, "footprint", crash)
+    record = measured([files["onnx"]], baseline=files["packed"], runtimes=["onnxruntime-cpu", "torch-cpu"])
+    for name, entry in record["artifacts"][0]["latency"].items():
+        assert entry["median_ms"] > 0
+        assert entry["speedup"] is None
+        assert "no speedup, because the baseline could not run beside it" in entry["notes"][0], name
+
+
 def test_what_only_pytorch_runs_has_parity_only_against_its_checkpoint(files: dict[str, Path]) -> None:
     record = measured([files["packed"]], require=["parity.error<=1e-4"])
     (artifact,) = record["artifacts"]
@@ -294,6 +329,28 @@ def test_outputs_that_are_no_numbers_are_one_note_and_the_rest_is_measured(tmp_p
     assert "no accuracy: the network's outputs hold NaN or infinity." in artifact["notes"]
     assert artifact["latency"]["onnxruntime-cpu"]["median_ms"] > 0
     json.loads(to_json(record))
+
+
+def test_a_network_that_answers_with_nan_is_timed_and_the_report_says_so(tmp_path: Path) -> None:
+    record = measured([foreign(tmp_path / "f.onnx", float("nan"))], runtimes=["onnxruntime-cpu"])
+    entry = record["artifacts"][0]["latency"]["onnxruntime-cpu"]
+    assert entry["median_ms"] > 0
+    assert entry["notes"] == ["its outputs hold NaN or infinity on the inputs that it is timed with."]
+
+
+def test_images_vary_in_contrast_and_colour_and_other_inputs_stay() -> None:
+    generator = np.random.default_rng(0)
+    images = generator.standard_normal((64, 3, 16, 16)).astype(np.float32)
+    ids = np.arange(12).reshape(3, 4)
+    changed, same = varied([images, ids])
+    assert same is ids
+    assert (changed.dtype, changed.shape) == (images.dtype, images.shape)
+    # Noise of 256 pixels: means within 1/16; colours are standard normal, contrasts between 0.2 and 2.
+    assert images.mean(axis=(2, 3)).std() < 0.1
+    assert changed.mean(axis=(2, 3)).std() == pytest.approx(1.0, abs=0.2)
+    assert changed.std(axis=(2, 3)).min() < 0.4
+    assert changed.std(axis=(2, 3)).max() > 1.7
+    np.testing.assert_array_equal(varied([images])[0], changed)
 
 
 def test_a_baseline_of_another_network_is_refused(files: dict[str, Path], tmp_path: Path) -> None:

@@ -12,6 +12,8 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
+
 from ...errors import SparsepackError
 from .memory import REFUSED
 
@@ -38,7 +40,7 @@ def main() -> int:
 
 
 def measure(artifact: Path, runtime_name: str, threads: int, batch: int, model: str | None) -> dict[str, object]:
-    """Return ``load_ms`` and ``peak_rss_bytes`` of loading and one run in this process.
+    """Return ``load_ms`` and ``peak_rss_bytes`` of loading and one run in this process, and whether that was finite.
 
     The peak is that of the first loading, the time that of a second one: the first also imports the frameworks, which
     belongs to the process and not to the artifact.
@@ -52,17 +54,17 @@ def measure(artifact: Path, runtime_name: str, threads: int, batch: int, model: 
     require_available(runtime)
     source = typed_source(open_artifact(artifact).model, model)
 
-    def load_and_run() -> float:
+    def load_and_run() -> tuple[float, bool]:
         begin = time.perf_counter()
         opened = open_artifact(artifact)
         session = runtime.load(opened, threads=threads, source=source)
         elapsed = time.perf_counter() - begin
-        session.run(*example_inputs(opened, session, batch))
-        return elapsed
+        output = session.run(*example_inputs(opened, session, batch))
+        return elapsed, bool(np.isfinite(output).all())
 
-    load_and_run()
+    _, finite = load_and_run()
     peak = peak_rss()
-    return {"load_ms": load_and_run() * 1e3, "peak_rss_bytes": peak}
+    return {"load_ms": load_and_run()[0] * 1e3, "peak_rss_bytes": peak, "finite": finite}
 
 
 def peak_rss() -> int | None:

@@ -151,9 +151,10 @@ def _latency_of(requirement: Requirement, latency: Mapping[str, Any]) -> tuple[M
     if len(measured) == 1:
         return latency[measured[0]], ""
     if measured:
-        raise UsageError(
-            f"'{requirement.expression}' does not say on which runtime, and {' and '.join(measured)} were measured; "
-            f"write 'latency[{measured[0]}].{requirement.path[-1]}'."
+        # Known only now, when everything was measured: an answer of its own, and the report stays.
+        return None, (
+            f"it does not say on which runtime, and {' and '.join(measured)} were measured; "
+            f"write 'latency[{measured[0]}].{requirement.path[-1]}'"
         )
     return None, _NOT_MEASURED["latency"]
 

@@ -27,10 +27,12 @@ class Footprint:
         load_ms: from opening the file to a loaded session; imports not counted.
         peak_rss_bytes: the process's peak resident memory after loading and one run, libraries included; None where
             the system does not tell.
+        finite: whether the outputs of that run hold neither NaN nor infinity.
     """
 
     load_ms: float
     peak_rss_bytes: int | None
+    finite: bool = True
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,7 @@ def _ask(command: list[str], answer: Path, timeout: float) -> Footprint | Failur
         said = lines[-1].removesuffix(".") if lines else f"exit code {done.returncode} and no message"
         return Failure(said if done.returncode == REFUSED else f"it failed in a process of its own: {said}")
     fields = json.loads(answer.read_text())
-    return Footprint(fields["load_ms"], fields["peak_rss_bytes"])
+    return Footprint(fields["load_ms"], fields["peak_rss_bytes"], fields.get("finite", True))
 
 
 def _signal_name(number: int) -> str:

@@ -13,7 +13,7 @@ from ..base import Session
 from .accuracy import METRIC, top1
 from .baseline import RecordBaseline
 from .conditions import Conditions
-from .inputs import held_out
+from .inputs import held_out, varied
 from .parity import Comparison, compare
 from .record import Accuracy, ArtifactRecord, Parity, Storage
 from .regressions import regressions
@@ -146,4 +146,4 @@ def _parity_inputs(subject: Subject, data: Dataset | None) -> tuple[Array, ...]:
     """Return the first examples of the test split, or examples that the model source draws."""
     if data is not None and len(subject.specs()) == 1:
         return (held_out(data, PARITY_INPUTS)[0],)
-    return tuple(tensor.numpy() for tensor in subject.source().example_inputs(PARITY_INPUTS))
+    return varied([tensor.numpy() for tensor in subject.source().example_inputs(PARITY_INPUTS)])

@@ -50,6 +50,7 @@ class Subject:
         self._checkpoint: SparseCheckpoint | None = None
         self._sessions: dict[str, Session] = {}
         self._numbers: dict[str, float] = {}
+        self._distrusted: dict[str, str] = {}
         self._source: TorchSource | None = None
 
     @property
@@ -83,8 +84,14 @@ class Subject:
 
     def refusal(self, runtime: str) -> str | None:
         """Return why ``runtime`` cannot run this artifact here, or None when it can."""
+        if runtime in self._distrusted:
+            return self._distrusted[runtime]
         chosen = RUNTIMES[runtime]
         return chosen.available() or chosen.accepts(self.artifact)
+
+    def distrust(self, runtime: str, reason: str) -> None:
+        """Never load it on ``runtime`` from now on: it failed, crashed or hung there in a process of its own."""
+        self._distrusted[runtime] = reason
 
     def session(self, runtime: str) -> Session:
         """Return the session on ``runtime``, loading it the first time.

@@ -87,9 +87,8 @@ def _whole(runtime: str, subject: Subject, conditions: Conditions) -> Latency | 
     refusal = subject.refusal(runtime)
     if refusal is not None:
         return Unavailable(refusal)
-    # The child goes first: what crashes or hangs there is never loaded here.
-    path, threads, batch = subject.artifact.path, conditions.threads, conditions.batch
-    cold = footprint(path, runtime, threads=threads, batch=batch, model=subject.model)
+    threads, batch = conditions.threads, conditions.batch
+    cold = _cold(runtime, subject, conditions)
     if isinstance(cold, Failure):
         return Unavailable(cold.reason)
     try:
@@ -99,6 +98,8 @@ def _whole(runtime: str, subject: Subject, conditions: Conditions) -> Latency | 
     inputs = subject.inputs(session, batch)
     load = _loader(subject, runtime, inputs)
     notes = list(session.notes)
+    if not cold.finite:
+        notes.append("its outputs hold NaN or infinity on the inputs that it is timed with.")
     opponent = _opponent(runtime, subject, conditions, len(inputs[0]), notes)
     if opponent is None:
         timing = time_alone(load, budget=conditions.time_budget)
@@ -108,6 +109,15 @@ def _whole(runtime: str, subject: Subject, conditions: Conditions) -> Latency | 
         return latency
     pair = time_pair(load, opponent.load, budget=conditions.time_budget)
     return _with_speedup(_latency(pair.subject, threads, len(inputs[0]), cold, notes), pair.speedup, opponent.runtime)
+
+
+def _cold(runtime: str, subject: Subject, conditions: Conditions) -> Footprint | Failure:
+    """Load and run it in a child first: what crashes or hangs there is never loaded here."""
+    path, threads, batch = subject.artifact.path, conditions.threads, conditions.batch
+    found = footprint(path, runtime, threads=threads, batch=batch, model=subject.model)
+    if isinstance(found, Failure):
+        subject.distrust(runtime, found.reason)
+    return found
 
 
 @dataclass(frozen=True)
@@ -129,6 +139,9 @@ def _opponent(runtime: str, subject: Subject, conditions: Conditions, batch: int
         refusal = baseline.refusal(name)
         if refusal is not None:
             reason = f"{name}: {refusal}"
+            continue
+        if name not in baseline.loaded() and isinstance(failure := _cold(name, baseline, conditions), Failure):
+            reason = f"{name}: {failure.reason}"
             continue
         try:
             session = baseline.session(name)
