@@ -192,3 +192,32 @@ def test_without_training_the_first_scores_choose(tmp_path: Path) -> None:
     scores = np.abs(initial_scores((10, 100), 100, 9, "fc3.weight"))
     assert tensor.mask is not None
     assert scores[tensor.mask].min() >= scores[~tensor.mask].max()
+
+
+def test_a_swap_lowers_the_loss() -> None:
+    """Ramanujan et al. 2020, theorem 1: for a small step, what comes in has the smaller g w, and the loss falls."""
+    inputs, labels = next(points().batches("train", 44, shuffle=False))
+    swaps = 0
+    for seed in range(40):
+        torch.manual_seed(seed)
+        module: Any = nn.Sequential(nn.Linear(6, 3, bias=False))
+        with torch.no_grad():
+            module[0].weight.mul_(1e-3)
+        initial = module[0].weight.detach().clone()
+        space = make_space(prunable_tensors(module), Element())
+        dynamics = EdgePopup(module, MaskRule(space, Element(), "uniform"), 0.5, seed=seed)
+        optimiser = torch.optim.SGD(dynamics.parameter_groups(), lr=30.0)
+        old = dynamics.masks["0.weight"].clone()
+        loss = F.cross_entropy(module(inputs), labels)
+        torch.autograd.backward(loss)
+        effect = module[0].weight.grad.clone() * initial
+        dynamics.after_backward(0)
+        optimiser.step()
+        dynamics.after_step(0)
+        new = dynamics.masks["0.weight"]
+        if int((old != new).sum()) != 2:
+            continue
+        swaps += 1
+        assert float(effect[new & ~old]) < float(effect[old & ~new])
+        assert float(F.cross_entropy(module(inputs), labels).detach()) < float(loss.detach())
+    assert swaps >= 5
