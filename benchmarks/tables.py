@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from chain_tables import iterative_chain
 from pai_tables import pai_densities, pai_speed, training_flops
 from record import RESULTS
 from tables_measure import latency_trust
@@ -357,6 +358,7 @@ SECTIONS: dict[str, tuple[str, Callable[[Figures], list[str]]]] = {
     "one_shot": ("One-shot pruning without retraining", one_shot),
     "pruning_speed": ("What pruning itself costs", pruning_speed),
     "report_page": ("The report of twelve ResNet-20 runs in headless Chromium", report_page),
+    "iterative_chain": ("Iterative pruning of a LeNet in eight ways", iterative_chain),
     "freezenet_crossing": ("FreezeNet against SNIP", freezenet_crossing),
     "comparison": ("Methods compared on LeNet-5-Caffe", comparison),
 }

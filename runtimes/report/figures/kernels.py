@@ -14,6 +14,7 @@ from .pictures import png
 
 KEPT, PRUNED, BETWEEN = 20, 235, 150
 _GAP, _TOP = 16, 34
+_HIGHEST = 260
 
 
 def kernel_levels(mask: BoolArray) -> Array:
@@ -43,7 +44,7 @@ def kernel_pictures(masks: Sequence[tuple[str, BoolArray]], *, title: str) -> st
     height, width = pictures[0].shape
     columns = min(len(masks), 4)
     room = (WIDTH - _GAP * (columns + 1)) / columns
-    scale = min(8.0, room / width)
+    scale = min(8.0, room / width, _HIGHEST / height)
     parts = []
     for place, ((name, _), levels) in enumerate(zip(masks, pictures, strict=True)):
         row, column = divmod(place, columns)
