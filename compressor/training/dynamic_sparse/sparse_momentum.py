@@ -19,6 +19,7 @@ from ..dynamics import FlopCounter, Masks, no_cost
 from ..exact import keep_largest
 from ..static import StaticMask
 from .growth import apportion, grow
+from .sparse_evolution import surviving
 
 _LAST_RATE = 0.005
 # A layer grows into at most this share of its zeros, and one denser than this bound drops no more than it has zeros.
@@ -105,14 +106,9 @@ class SparseMomentum(StaticMask):
             tensor.copy_(tensors[f"momentum/{name}"])
 
     def _survivors(self, name: str, old: BoolArray, rate: float) -> BoolArray:
-        places = np.flatnonzero(old)
-        density = places.size / old.size
+        density = np.count_nonzero(old) / old.size
         share = min(rate, 1 - density) if density > _DENSE else rate
-        magnitudes = np.abs(to_numpy(self._weights[name].detach()).reshape(-1)[places])
-        stays = keep_largest(magnitudes, places.size - int(share * places.size))
-        mask = np.zeros(old.size, np.bool_)
-        mask[places[stays]] = True
-        return mask.reshape(old.shape)
+        return surviving(to_numpy(self._weights[name].detach()), old, share, by_sign=False)
 
 
 def drop_rate(step: int, total: int, first: float) -> float:
