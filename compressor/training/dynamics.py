@@ -12,7 +12,7 @@ RigL, learned scores) override what differs. The loop calls, for every batch,
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from typing import Any
 
 import torch
@@ -57,6 +57,14 @@ class Dynamics:
     def parameter_groups(self) -> list[dict[str, Any]]:
         """Return the optimiser's parameter groups."""
         return [{"params": [parameter for _, parameter in self.named_parameters()]}]
+
+    def groups_without_decay(self, names: Container[str]) -> list[dict[str, Any]]:
+        """Return two groups: these parameters, whose weight decay is not the optimiser's, and the rest."""
+        named = self.named_parameters()
+        apart = [parameter for name, parameter in named if name in names]
+        rest = [parameter for name, parameter in named if name not in names]
+        groups: list[dict[str, Any]] = [{"params": apart, "weight_decay": 0.0}, {"params": rest}]
+        return [group for group in groups if group["params"]]
 
     def attach(self, optimiser: torch.optim.Optimizer) -> None:
         """Take the optimiser whose memory must follow the mask, and make the weights obey it."""

@@ -31,11 +31,7 @@ class FrozenPart(StaticMask):
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """Return two groups: masked tensors, whose decay is done here, and the rest."""
-        named = self.named_parameters()
-        masked = [parameter for name, parameter in named if name in self.masks]
-        rest = [parameter for name, parameter in named if name not in self.masks]
-        groups: list[dict[str, Any]] = [{"params": masked, "weight_decay": 0.0}, {"params": rest}]
-        return [group for group in groups if group["params"]]
+        return self.groups_without_decay(self.masks)
 
     def attach(self, optimiser: torch.optim.Optimizer) -> None:
         """Take the optimiser; no weight changes."""

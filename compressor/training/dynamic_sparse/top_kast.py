@@ -65,11 +65,7 @@ class TopKast(Dynamics):
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """Return two groups: masked tensors, whose decay is the method's penalty, and the rest."""
-        named = self.named_parameters()
-        masked = [parameter for name, parameter in named if name in self._weights]
-        rest = [parameter for name, parameter in named if name not in self._weights]
-        groups: list[dict[str, Any]] = [{"params": masked, "weight_decay": 0.0}, {"params": rest}]
-        return [group for group in groups if group["params"]]
+        return self.groups_without_decay(self._weights)
 
     def attach(self, optimiser: torch.optim.Optimizer) -> None:
         """Take the optimiser, which forgets what lies outside both sets."""
