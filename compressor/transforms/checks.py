@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from ...models.seeding.shuffle import permutation
 from ..evidence.probe import Probe
 from ..mask import BoolArray
 from ..training.tape import step_label
 from . import Outcome
+from .kept_weights import drawn_again, shuffled
 
 # ``invert`` is a matter of the score, and the corrupted data one of the training: none of them changes a finished mask.
 CHECKS = ("shuffle-mask", "shuffle-weights", "reinitialise", "invert", "random-labels", "shuffled-pixels")
@@ -20,10 +20,7 @@ CHECKS = ("shuffle-mask", "shuffle-weights", "reinitialise", "invert", "random-l
 
 def shuffled_masks(masks: Mapping[str, BoolArray], seed: int) -> dict[str, BoolArray]:
     """Return each mask with its entries in a random order: the count of every tensor stays."""
-    return {
-        name: mask.reshape(-1)[permutation(seed, f"{name}/shuffled-mask", mask.size)].reshape(mask.shape)
-        for name, mask in masks.items()
-    }
+    return {name: shuffled(mask, seed, f"{name}/shuffled-mask") for name, mask in masks.items()}
 
 
 def sanity_check(probe: Probe) -> Outcome:
@@ -36,14 +33,8 @@ def sanity_check(probe: Probe) -> Outcome:
         )
     if check == "shuffle-weights":
         return Outcome(
-            weights={
-                name: early[name]
-                .reshape(-1)[permutation(probe.seed, f"{name}/shuffled-weights", early[name].size)]
-                .reshape(early[name].shape)
-                for name in probe.names
-            }
+            weights={name: shuffled(early[name], probe.seed, f"{name}/shuffled-weights") for name in probe.names}
         )
     if check == "reinitialise":
-        fresh = probe.fresh(probe.draw)
-        return Outcome(weights={name: fresh[name] for name in probe.names})
+        return Outcome(weights=drawn_again(probe, probe.names))
     return Outcome()

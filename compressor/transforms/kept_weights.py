@@ -7,7 +7,7 @@ and the random-sign control); On Iterative Neural Network Pruning, Reinitializat
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
 
@@ -34,7 +34,8 @@ def _random_sign(early: Array, seed: int, stream: str) -> Array:
     return (np.abs(signed_scale(early)) * signs).astype(early.dtype)
 
 
-def _shuffled(early: Array, seed: int, stream: str) -> Array:
+def shuffled(early: Array, seed: int, stream: str) -> Array:
+    """Return an array (a tensor's values, or its mask) with its entries in a random order."""
     return early.reshape(-1)[permutation(seed, stream, early.size)].reshape(early.shape)
 
 
@@ -42,7 +43,7 @@ RULES: dict[str, _Rule] = {
     "sign-sigma": lambda early, seed, stream: signed_scale(early),
     "sign": lambda early, seed, stream: np.sign(early),
     "random-sign": _random_sign,
-    "shuffle": _shuffled,
+    "shuffle": shuffled,
 }
 # ``rewind`` leaves what the rewinding put there; ``reinitialise`` draws the network again from another seed.
 ACTIONS = ("rewind", "reinitialise", *RULES)
@@ -59,18 +60,22 @@ def kept_weights(probe: Probe) -> Outcome:
     early = probe.tape(step_label(probe.options["rewind_step"]))
     names = _with_biases(probe, early) if probe.options.get("biases") else list(probe.names)
     if action == "reinitialise":
-        fresh = probe.fresh(probe.draw)
-        return Outcome(weights={name: fresh[name] for name in names})
+        return Outcome(weights=drawn_again(probe, names))
     rule = RULES[action]
     return Outcome(weights={name: rule(early[name], probe.seed, f"{name}/{action}/{probe.draw}") for name in names})
+
+
+def drawn_again(probe: Probe, names: Iterable[str]) -> dict[str, Array]:
+    """Return new values of these tensors, from a seed of the round's own."""
+    fresh = probe.fresh(probe.draw)
+    return {name: fresh[name] for name in names}
 
 
 def fresh_classifier(probe: Probe) -> Outcome:
     """Draw the last layer again: a ticket from another task keeps its connections there, not their values."""
     last = probe.names[-1]
     early = probe.tape(step_label(probe.options["rewind_step"]))
-    drawn = probe.fresh(probe.draw)
-    return Outcome(weights={name: drawn[name] for name in (last, _bias_of(last)) if name in early})
+    return Outcome(weights=drawn_again(probe, [name for name in (last, _bias_of(last)) if name in early]))
 
 
 def _with_biases(probe: Probe, state: Mapping[str, Array]) -> list[str]:
