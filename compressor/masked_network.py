@@ -223,6 +223,7 @@ class MaskedNetwork:
             for name, parameter in self.module.named_parameters()
             if parameter.requires_grad and name not in dynamics.untrained
         )
+        self.totals.trained += dynamics.added
 
     def _couplings(self) -> Network:
         graph = couplings_of_module(self.module, self.example_inputs(2), self.record.inputs)

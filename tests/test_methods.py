@@ -114,6 +114,7 @@ CATALOGUE = {
         "elm",
         "rvfl",
         "fixed-classifier",
+        "intrinsic-dimension",
         "random-filters",
         "batchnorm-only",
         "freezenet",
@@ -184,7 +185,7 @@ def test_every_choice_is_allowed_or_has_a_reason(method: Method) -> None:
 @every_method
 def test_every_allowed_choice_is_accepted_with_the_defaults(method: Method) -> None:
     sparsity = (
-        {"dense": 0.0, "slot-machines": 0.0, "sr-ste": 0.5}.get(method.name, 0.9)
+        (0.0 if method.mask_from is None else {"sr-ste": 0.5}.get(method.name, 0.9))
         if method.sparsity is None
         else method.sparsity
     )
@@ -207,7 +208,7 @@ def test_every_allowed_choice_is_accepted_with_the_defaults(method: Method) -> N
 @every_method
 def test_every_refused_choice_says_why(method: Method) -> None:
     sparsity = (
-        {"dense": 0.0, "slot-machines": 0.0, "sr-ste": 0.5}.get(method.name, 0.75)
+        (0.0 if method.mask_from is None else {"sr-ste": 0.5}.get(method.name, 0.75))
         if method.sparsity is None
         else method.sparsity
     )

@@ -38,11 +38,13 @@ class Dynamics:
         masks: bool tensors by weight name, True = kept; empty for dense training.
         flops_per_example: of the step being taken, forward and backward.
         searches: whether this training only looks for the mask, and the weights that come out were never trained.
+        added: numbers that are trained and are no parameters of the network.
         untrained: names of parameters that stay as they are, besides what the masks leave out.
     """
 
     searches = False
     untrained: frozenset[str] = frozenset()
+    added: int = 0
 
     def __init__(self, module: nn.Module, flops: FlopCounter = no_cost) -> None:
         self.module = module

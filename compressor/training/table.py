@@ -27,6 +27,7 @@ from .recorded import UpdateSquares
 from .rigl import RigL
 from .sparse_selection.table import SPARSE_SELECTION
 from .static import StaticMask
+from .subspace import Subspace
 from .ticket_table import TICKETS
 
 
@@ -118,6 +119,16 @@ def _norms_only(context: Context) -> Dynamics:
     return NormsOnly(context.module, context.torch_masks(), context.counter.frozen_step)
 
 
+def _subspace(context: Context) -> Dynamics:
+    return Subspace(
+        context.module,
+        context.options["dimension"],
+        seed=context.seed,
+        seeds=context.seeds,
+        flops=context.counter.masked_step,
+    )
+
+
 def _partly_frozen(context: Context) -> Dynamics:
     fixed = {name: torch.from_numpy(mask.copy()) for name, mask in context.fixed.items()}
     return PartlyFrozen(context.module, context.torch_masks(), fixed, context.settings, context.counter.masked_step)
@@ -160,6 +171,7 @@ DYNAMICS: dict[str, Callable[[Context], Dynamics]] = {
     "fixed-classifier": _fixed_classifier,
     "norms-only": _norms_only,
     "partly-frozen": _partly_frozen,
+    "subspace": _subspace,
     "gradual": _gradual,
     "rigl": _rigl,
     "update-squares": _update_squares,

@@ -4,6 +4,7 @@ from ..declaration import Method
 from .freezenet import FISH, FREEZENET, FREEZENET_WD
 from .layers import BATCHNORM_ONLY, FIXED_CLASSIFIER, RANDOM_FILTERS
 from .solved import ELM, RVFL
+from .subspace import INTRINSIC_DIMENSION
 
 METHODS: tuple[Method, ...] = (
     ELM,
@@ -14,4 +15,5 @@ METHODS: tuple[Method, ...] = (
     FREEZENET,
     FREEZENET_WD,
     FISH,
+    INTRINSIC_DIMENSION,
 )
