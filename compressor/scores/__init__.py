@@ -104,7 +104,12 @@ SCORES: dict[str, Score] = {
     ),
     "ticket-criterion": Score(
         lambda given: ticket_criterion(
-            given.evidence["initial-weights"], given.weights, given.options["criterion"], given.options["condition"]
+            given.evidence["initial-weights"],
+            given.weights,
+            given.options["criterion"],
+            given.options["condition"],
+            given.seed,
+            given.draw,
         ),
         ("initial-weights",),
         "option criterion, of w_0 and w_T",

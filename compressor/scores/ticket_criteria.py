@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from ...files import Array
+from .random import random
 
 _Rule = Callable[[Array, Array], Array]
 
@@ -34,6 +35,8 @@ CRITERIA: dict[str, _Rule] = {
     "movement": lambda first, last: np.abs(last - first),
 }
 
+RANDOM = "random"
+
 # Which weights a criterion ranks at all; the others come last.
 CONDITIONS: dict[str, Callable[[Array, Array], Array]] = {
     "any": lambda first, last: np.ones(first.shape, np.bool_),
@@ -43,19 +46,27 @@ CONDITIONS: dict[str, Callable[[Array, Array], Array]] = {
 
 
 def ticket_criterion(
-    first: Mapping[str, Array], last: Mapping[str, Array], criterion: str, condition: str = "any"
+    first: Mapping[str, Array],
+    last: Mapping[str, Array],
+    criterion: str,
+    condition: str = "any",
+    seed: int = 0,
+    draw: int = 0,
 ) -> dict[str, Array]:
     """Return the scores of a criterion, float64.
 
     Args:
         first: the weights before the first step, by tensor name.
         last: the trained ones.
-        criterion: a key of :data:`CRITERIA`.
+        criterion: a key of :data:`CRITERIA`, or ``random``, the control.
         condition: a key of :data:`CONDITIONS`; weights that do not meet it rank below all that do.
+        seed: the run's, for the control.
+        draw: the number of the round.
     """
     scores = {}
+    drawn = random({name: array.shape for name, array in last.items()}, seed, draw) if criterion == RANDOM else {}
     for name, trained in last.items():
         initial, final = first[name].astype(np.float64), trained.astype(np.float64)
-        score = CRITERIA[criterion](initial, final)
+        score = drawn[name].astype(np.float64) if drawn else CRITERIA[criterion](initial, final)
         scores[name] = np.where(CONDITIONS[condition](initial, final), score, -np.inf)
     return scores

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from ...scores.ticket_criteria import CONDITIONS, CRITERIA
+from ...scores.ticket_criteria import CONDITIONS, CRITERIA, RANDOM
 from ..declaration import Option
 from .tickets import LOTTERY_TICKET, RATE, REWIND_STEP
 
@@ -22,7 +22,7 @@ MASK_CRITERIA = replace(
     allocations=("uniform", "global", "explicit"),
     transforms=("kept-weights", "pruned-weights"),
     options=(
-        Option("criterion", str, "large_final", "what ranks a weight", choices=tuple(CRITERIA)),
+        Option("criterion", str, "large_final", "what ranks a weight", choices=(*CRITERIA, RANDOM)),
         Option("condition", str, "any", "which weights are ranked; the others go first", choices=tuple(CONDITIONS)),
         Option("kept", str, "rewind", "what kept weights begin with", choices=_KEPT),
         Option("pruned", str, "zero", "what stands for the others", choices=_PRUNED),
