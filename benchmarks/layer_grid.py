@@ -4,19 +4,22 @@ Beside the 200 stand 24 products with the weight on the left (``--lefts``).
 
 Each shape is measured dense and at every sparsity (``sparsepack.runtimes.tune``) into a table that the same command
 goes on from; ``--minutes`` bounds one call. The record says how far the built-in choice is from the better form, and
-what rates a fit to these measurements gives (non-negative, the least absolute relative errors, for
-``exporters/sparse_graph/cost_model.py``). Target: within 5 % of the better form everywhere.
+what rates a fit to these measurements gives (non-negative, the least absolute relative errors). ``--adopt`` makes them
+the built-in ones (``exporters/sparse_graph/rates.json``) where they lose less over the grid. Target: within 5 % of the
+better form everywhere.
 """
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 from layers import grid, lefts, measured
 from record import RESULTS, arguments, write
 
-from sparsepack.exporters.sparse_graph.cost_model import FORMS, CostModel, form_of, quantities
+from sparsepack.exporters.sparse_graph.cost_model import FORMS, RATES_FILE, CostModel, form_of, quantities
+from sparsepack.files import write_bytes
 from sparsepack.models.layer_costs import CostTable, LayerCost
 
 # Iterations of reweighted least squares, which end at the least absolute errors.
@@ -101,6 +104,7 @@ def main() -> None:
         minutes=30.0,
         table=str(RESULTS / "layer_grid_costs.json"),
         fresh=False,
+        adopt=False,
     )
     table = measured(
         Path(options.table),
@@ -112,7 +116,12 @@ def main() -> None:
     )
     if table is None:
         return
-    rates = fitted(table)
+    rates = {**CostModel().rates, **fitted(table)}
+    built_in, refitted = judged(table, CostModel()), judged(table, CostModel(rates=rates))
+    if options.adopt and refitted["mean_loss"] < built_in["mean_loss"]:
+        lines = [f" {json.dumps(form)}: {json.dumps(rates[form])}" for form in FORMS]
+        write_bytes(RATES_FILE, ("{\n" + ",\n".join(lines) + "\n}\n").encode())
+        built_in = refitted
     write(
         options.json,
         {
@@ -120,8 +129,8 @@ def main() -> None:
             "shapes": options.shapes,
             "lefts": options.lefts,
             "sparsities": SPARSITIES,
-            "built_in": judged(table, CostModel()),
-            "fitted": judged(table, CostModel(rates={**CostModel().rates, **rates})),
+            "built_in": built_in,
+            "fitted": refitted,
             "fitted_rates": rates,
         },
     )

@@ -1,9 +1,9 @@
 """A model of what a layer costs dense and sparse, for choosing without measuring.
 
 The time of a form of a layer is a sum of what it does, each at a rate of its own: calling it, multiplying, reading
-weights, reading and writing activations. The rates are fitted to measured times of one machine (``benchmarks/
-layer_grid.py``; one thread of a 2-core x86-64 machine with AVX-512); elsewhere the choice is a guess of the right kind
-and may be wrong for layers where the two forms are close.
+weights, reading and writing activations. The rates in ``rates.json`` are fitted to measured times of one machine
+(``benchmarks/layer_grid.py``; one thread of a 2-core x86-64 machine with AVX-512); elsewhere the choice is a guess of
+the right kind and may be wrong for layers where the two forms are close.
 """
 
 from __future__ import annotations
@@ -11,30 +11,17 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
+
+import msgspec
 
 from ...models.layer_costs import LayerShape
 
 # The kernels compute so many positions at once, and the last of a layer may be partly empty.
 _LANES = 16
-# Nanoseconds for one of each of the quantities, in their order.
-_RATES: dict[str, tuple[float, ...]] = {
-    "dense 1x1": (6420.0, 0.0185, 0.0, 0.146, 0.167),
-    "dense KxK": (4250.0, 0.0179, 0.0, 0.316, 0.232),
-    "dense 1": (3740.0, 0.0185, 0.121, 0.0729, 0.0568),
-    "dense K": (4000.0, 0.0191, 0.111, 0.597, 8.48e-05),
-    "dense grouped": (7400.0, 0.0168, 0.0, 0.0, 0.363),
-    "dense linear": (1250.0, 0.0183, 0.0106, 0.0, 0.0),
-    "dense vector": (0.0, 0.0754, 0.0, 0.0, 0.0),
-    "dense left": (2750.0, 0.0192, 0.217, 0.0518, 0.0),
-    "sparse 1x1": (3660.0, 0.0287, 0.0, 0.138, 0.0413),
-    "sparse KxK": (2680.0, 0.025, 0.0, 0.484, 0.148),
-    "sparse 1": (3310.0, 0.0259, 0.0, 0.128, 0.0428),
-    "sparse K": (7640.0, 0.103, 2.64, 0.00141, 0.0),
-    "sparse grouped": (3240.0, 0.00964, 0.9, 1.5, 0.0),
-    "sparse linear": (348.0, 0.0236, 0.319, 0.264, 0.441),
-    "sparse vector": (0.0, 0.572, 0.0, 0.0, 0.0),
-    "sparse left": (2340.0, 0.0249, 0.0703, 0.0762, 0.0778),
-}
+# Nanoseconds for one of each of the quantities, in their order, by form; written by benchmarks/layer_grid.py --adopt.
+RATES_FILE = Path(__file__).with_name("rates.json")
+_RATES: dict[str, tuple[float, ...]] = msgspec.json.decode(RATES_FILE.read_bytes(), type=dict[str, tuple[float, ...]])
 FORMS = tuple(_RATES)
 
 
@@ -64,11 +51,7 @@ def quantities(layer: LayerShape) -> tuple[float, ...]:
         # A single token has a kernel of its own, across outputs.
         run = float(layer.input[-1]) if _kind(layer) == "left" else positions
         positions *= _LANES * math.ceil(run / _LANES) / run if positions > 1 else 1.0
-    read = float(math.prod(layer.input))
-    if form_of(layer) == "sparse K":
-        # The operator copies whole rows for every tile of positions, and a sequence is one long row.
-        read *= positions / layer.input[0]
-    return 1.0, weights * positions, weights, read, outputs * positions
+    return 1.0, weights * positions, weights, float(math.prod(layer.input)), outputs * positions
 
 
 @dataclass(frozen=True)

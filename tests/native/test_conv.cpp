@@ -34,6 +34,10 @@ Case generate(support::Random& random, int index) {
   c.height = random.in(std::max<int64_t>(1, reach_y - s.pad[0] - s.pad[2]), reach_y + 20);
   c.width = random.in(std::max<int64_t>(1, reach_x - s.pad[1] - s.pad[3]), reach_x + 40);
   if (index % 12 == 3) c.height = 16, c.width = 28;  // planes of whole cache lines: read in place
+  if (index % 8 == 1) {  // one long row, as of a 1-D convolution
+    s.kernel[0] = 1, s.pad[0] = s.pad[2] = 0, c.height = 1;
+    c.width = random.in(std::max<int64_t>(1, reach_x - s.pad[1] - s.pad[3]), reach_x + 400);
+  }
   c.batch = random.in(1, 3);
   const double densities[] = {0, 0.02, 0.1, 0.3, 1};
   c.density = densities[random.in(0, 4)];

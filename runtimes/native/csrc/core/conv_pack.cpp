@@ -59,6 +59,7 @@ Cut cut_of(const Window& window, int64_t y, int64_t x, int64_t rows, int64_t hei
 void ConvPlan::pack(const float* from, const ConvSpec& spec, const Tile& tile, size_t channels, Readable readable,
                     float* to) const {
   if (mode == ConvMode::kWindows) return pack_windows(from, spec, tile, channels, readable, to);
+  if (mode == ConvMode::kLine) return pack_line(from, spec, tile, channels, to);
   const bool strided = spec.stride != std::array<int64_t, 2>{1, 1};
   strided ? pack_points(from, spec, tile, channels, readable, to) : pack_runs(from, tile, channels, to);
   const int64_t rest = tile.units * kUnit - tile.columns;
@@ -142,6 +143,34 @@ void ConvPlan::pack_windows(const float* from, const ConvSpec& spec, const Tile&
       at += cut.middle * kUnit;
       for (int64_t r = 0; r < cut.bottom; ++r) at = std::fill_n(at, kUnit, 0.0f);
       cut.at += channel_floats;
+    }
+  }
+}
+
+// A tap's copy is the row from its first value on, in units; only those that reach over an end of the
+// row are copied value by value.
+void ConvPlan::pack_line(const float* from, const ConvSpec& spec, const Tile& tile, size_t channels,
+                         float* to) const {
+  const int64_t stride = spec.stride[1], step = kUnit * stride, reach = unit_reach(stride), units = tile.units;
+  for (size_t c = 0; c < channels; ++c, from += width, to += channel_floats) {
+    for (const Window& window : windows) {
+      const int64_t first = tile.at * stride - spec.pad[1] + window.first_x;
+      const int64_t begin = std::min(units, first < 0 ? ceil_div(-first, step) : 0);
+      const int64_t room = width - reach - first;
+      const int64_t end = room < 0 ? begin : std::clamp(room / step + 1, begin, units);
+      float* at = to + window.at;
+      const auto one_by_one = [&](int64_t unit) {
+        for (int64_t i = unit * kUnit; i < (unit + 1) * kUnit; ++i) {
+          const int64_t column = first + i * stride;
+          at[i] = column >= 0 && column < width ? from[column] : 0.0f;
+        }
+      };
+      for (int64_t unit = 0; unit < begin; ++unit) one_by_one(unit);
+      if (begin < end) {
+        kernels.take_units(from + first + begin * step, static_cast<size_t>(step), static_cast<size_t>(stride),
+                           static_cast<size_t>(end - begin), nullptr, at + begin * kUnit);
+      }
+      for (int64_t unit = end; unit < units; ++unit) one_by_one(unit);
     }
   }
 }

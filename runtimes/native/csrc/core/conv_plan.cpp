@@ -1,6 +1,7 @@
 #include "conv_plan.h"
 
 #include <algorithm>
+#include <numeric>
 
 namespace sparsepack {
 namespace {
@@ -23,6 +24,13 @@ int64_t tile_count(int64_t vectors, int64_t most) {
   return count > 1 && vectors / count < std::min(most, kLatencyVectors) ? std::max<int64_t>(1, vectors / most) : count;
 }
 
+// Whether planes of so many floats lie apart in the first-level cache, which knows a place by 64 lines
+// of 16 floats: tiles of planes a power of two apart would all want the same few.
+bool spread(int64_t plane) {
+  const bool one_tile = plane <= kPointUnits * kUnit;
+  return one_tile || std::gcd(plane / 16, int64_t{64}) < 16;
+}
+
 }  // namespace
 
 ConvPlan::ConvPlan(const ConvSpec& spec, const SparseRows& weight, int64_t h, int64_t w, int64_t out_h, int64_t out_w,
@@ -40,8 +48,11 @@ ConvPlan::ConvPlan(const ConvSpec& spec, const SparseRows& weight, int64_t h, in
     // Offsets of a block have to reach its last plane.
     const size_t channels = std::min<size_t>(spec.group_channels, bytes / (kPointUnits * kUnit * sizeof(float)));
     const bool near = static_cast<size_t>(height * width) <= kMostOffset * kUnit / std::max<size_t>(1, channels);
-    mode = unit_stride && aligned && near ? ConvMode::kInPlace : ConvMode::kPoints;
+    mode = unit_stride && aligned && near && spread(height * width) ? ConvMode::kInPlace : ConvMode::kPoints;
     plan_points();
+  } else if (height == 1 && out_height == 1 && spec.kernel[0] == 1 && spec.pad[0] == 0) {
+    mode = ConvMode::kLine;
+    plan_line(spec, tap_offset);
   } else {
     mode = ConvMode::kWindows;
     plan_windows(spec, tap_offset);
@@ -92,6 +103,16 @@ void ConvPlan::plan_points() {
   }
   pitch = static_cast<int64_t>(tile_floats);
   channel_floats = mode == ConvMode::kInPlace ? static_cast<size_t>(pixels) : tile_floats;
+}
+
+// Tiles as of a 1x1 kernel, with a copy for each tap.
+void ConvPlan::plan_line(const ConvSpec& spec, std::vector<size_t>& tap_offset) {
+  plan_points();
+  for (size_t tap = 0; tap < tap_offset.size(); ++tap) {
+    tap_offset[tap] = tap * tile_floats;
+    windows.push_back({0, static_cast<int64_t>(tap) * spec.dilation[1], 0, tap_offset[tap]});
+  }
+  channel_floats = tap_offset.size() * tile_floats;
 }
 
 // Strips of 8 columns: a tile is then nearly square and its halo small, which is what lets a long

@@ -9,6 +9,7 @@ enum class ConvMode {
   kInPlace,  // 1x1, stride 1, no padding, planes aligned: tiles are runs of the input itself
   kPoints,   // 1x1 without padding otherwise: the input is copied tile by tile
   kWindows,  // any kernel: tiles 8 columns wide, with a shifted copy for each kernel column
+  kLine,     // an image of one row: tiles are runs of it, with a shifted copy for each tap
 };
 
 // A tile's copy for one kernel column and one phase of the row stride.
@@ -56,12 +57,14 @@ class ConvPlan {
  private:
   void plan_points();
   void plan_windows(const ConvSpec& spec, std::vector<size_t>& tap_offset);
+  void plan_line(const ConvSpec& spec, std::vector<size_t>& tap_offset);
 
   void pack_runs(const float* from, const Tile& tile, size_t channels, float* to) const;
   void pack_points(const float* from, const ConvSpec& spec, const Tile& tile, size_t channels, Readable readable,
                    float* to) const;
   void pack_windows(const float* from, const ConvSpec& spec, const Tile& tile, size_t channels, Readable readable,
                     float* to) const;
+  void pack_line(const float* from, const ConvSpec& spec, const Tile& tile, size_t channels, float* to) const;
 
   size_t block_channels_ = 0;
 };
