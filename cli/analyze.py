@@ -45,6 +45,11 @@ def analyze(
     """
     from ..compressor.analysis.study import analyze as analyze_runs
     from ..files import refuse_existing, write_bytes
+
+    # Before anything is computed: whatever figures lie there would be taken for these.
+    if figures is not None:
+        for path in sorted(figures.glob("*.svg"))[:1]:
+            refuse_existing(path, force)
     from ..runtimes.report.analysis_table import analysis_text, named_files
     from ..runtimes.report.json import to_json
 
@@ -62,8 +67,6 @@ def analyze(
         from ..runtimes.report.analysis_figures import analysis_figures
 
         drawn = analysis_figures(record, opened)
-        for name in drawn:
-            refuse_existing(figures / name, force)
         for name, figure in drawn.items():
             write_bytes(figures / name, figure.encode())
     click.echo(to_json(record).rstrip() if as_json else analysis_text(record))

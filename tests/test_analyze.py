@@ -33,6 +33,7 @@ RUNS = {
     "plain": ("lenet-s4", "lottery-ticket", "element", ""),
     "other": ("lenet-300-100", "lottery-ticket", "element", "keep_rounds: true"),
     "own": ("net.py:build", "lottery-ticket", "element", "keep_rounds: true"),
+    "frozen": ("lenet-s4", "freezenet", "element", ""),
 }
 NETWORK = (
     "from torch import nn\n"
@@ -164,6 +165,25 @@ def test_a_network_of_the_users_is_run_only_when_named(analyze: Analyze) -> None
     record = record_of(analyze, "own")
     assert record["runs"][0]["rounds"][0]["accuracy"] is None and "--model" in record["notes"][0]
     assert record_of(analyze, "own", "--model", "net.py:build")["runs"][0]["rounds"][0]["accuracy"] is not None
+
+
+def test_a_frozen_part_is_not_dead(analyze: Analyze) -> None:
+    record = record_of(analyze, "frozen")
+    assert record["runs"][0]["rounds"][0]["live"] is None
+    assert "the masks of frozen say what is trained; the rest is frozen, not removed." in record["notes"]
+
+
+def test_an_onnx_file_is_compared_by_its_masks(analyze: Analyze, place: Path) -> None:
+    onnx = str(place / "own.onnx")
+    assert cli.run(["export", "own", "--to", "onnx", "--model", "net.py:build", "-o", onnx]) == 0
+    for sparsity in ("0.5", "0.7"):
+        words = ["prune", onnx, "--method", "magnitude", "--sparsity", sparsity, "-o", str(place / f"onnx-{sparsity}")]
+        assert cli.run(words) == 0
+    record = record_of(analyze, "onnx-0.5", "onnx-0.7")
+    assert "the runs are of an ONNX file, so only their masks and weights are compared." in record["notes"]
+    # One mask lies within the other.
+    kept_weights = [run["rounds"][0]["kept"] for run in record["runs"]]
+    assert record["overlap"]["matrix"][0][1] == pytest.approx(1 - kept_weights[1] / kept_weights[0])
 
 
 def test_sensitivity_grows_from_nothing(analyze: Analyze) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from ...errors import FileFormatError, UsageError
-from ...files import Array, TensorFile
+from ...files import Array
 from ..checkpoint import SparseCheckpoint
 from ..mask import BoolArray
 from ..recipe import load_recipe
@@ -175,13 +175,12 @@ def _rounds(tape: Tape, last: Round) -> list[Round]:
 
 def _round(tape: Tape, number: int, last: Round) -> Round:
     label = round_label(number)
-    file = TensorFile(tape.path(label))
-    stored = set(file)
+    stored = tape.read(label)
     masks = {}
     for name, mask in last.masks.items():
-        bits = file.read(_MASK + name) if _MASK + name in stored else np.ones(mask.shape, np.uint8)
+        bits = stored.get(_MASK + name, np.ones(mask.shape, np.uint8))
         if bits.shape != mask.shape or bits.dtype != np.uint8:
-            raise FileFormatError(f"{file.path}: the mask of '{name}' is not that of this run.")
+            raise FileFormatError(f"{tape.path(label)}: the mask of '{name}' is not that of this run.")
         masks[name] = bits.astype(np.bool_)
 
     def read() -> Mapping[str, Array]:

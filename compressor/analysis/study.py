@@ -15,6 +15,7 @@ import numpy as np
 from ...errors import UsageError, unknown_name
 from ...files import Array
 from ..mask import empty_layers
+from ..methods import METHODS
 from .masks import constant_class, density, jaccard_distance, pooled_distance, structure_index
 from .pareto import pareto_front
 from .predictions import accuracy, agreement, ensemble_accuracy
@@ -70,6 +71,11 @@ def analyze(
     shared = [number for number in _numbers(runs[0]) if all(number in _numbers(run) for run in runs)]
     at = _iteration(iteration, shared)
     notes: list[str] = [_no_rounds(run) for run in runs if run.rounds[0].number is None]
+    notes += [
+        f"the masks of {run.name} say what is trained; the rest is frozen, not removed."
+        for run in runs
+        if _freezes(run)
+    ]
     networks = _networks(runs, model, data, notes)
     outputs = {} if networks is None else {run.name: networks.outputs(run) for run in runs}
     labels = None if networks is None or networks.data is None else networks.data.test()[1].numpy()
@@ -135,8 +141,9 @@ def _run(
     recipe = run.checkpoint.metadata.recipe
     total = sum(mask.size for mask in run.rounds[-1].masks.values())
     rounds = []
+    frozen = _freezes(run)
     for place, each in enumerate(run.rounds):
-        live = None if networks is None else networks.live(each.masks)
+        live = None if networks is None or frozen else networks.live(each.masks)
         row: dict[str, Any] = {
             "round": each.number,
             "kept": each.kept,
@@ -173,6 +180,12 @@ def _run(
         "stability": _stability(run),
         "warnings": _collapses(run, rounds),
     }
+
+
+def _freezes(run: History) -> bool:
+    """Return whether what the masks leave out keeps its initial value, so that no path is cut."""
+    method = METHODS.get(str(run.checkpoint.metadata.recipe.get("method")))
+    return method is not None and method.frozen
 
 
 def _collapses(run: History, rounds: Sequence[Mapping[str, Any]]) -> list[str]:
