@@ -19,21 +19,17 @@ if TYPE_CHECKING:
 def _movement(context: Context) -> Dynamics:
     options = context.options
     return Movement(
-        context.module,
-        context.chosen,
-        context.sparsity,
+        *context.aim,
         rate=options["score_rate"],
-        start=round(options["start"] * context.total_steps),
-        end=max(1, round(options["end"] * context.total_steps)),
+        start=context.step_of("start"),
+        end=context.step_of("end", least=1),
         flops=context.counter.dense_gradient_step,
     )
 
 
 def _soft_movement(context: Context) -> Dynamics:
     return Movement(
-        context.module,
-        context.chosen,
-        context.sparsity,
+        *context.aim,
         rate=context.options["score_rate"],
         start=0,
         end=1,
@@ -46,12 +42,10 @@ def _soft_movement(context: Context) -> Dynamics:
 
 def _surgery(context: Context) -> Dynamics:
     return Surgery(
-        context.module,
-        context.chosen,
-        context.sparsity,
+        *context.aim,
         gamma=context.options["gamma"],
         power=context.options["power"],
-        end=round(context.options["end"] * context.total_steps),
+        end=context.step_of("end"),
         seed=context.seed,
         flops=context.counter.dense_gradient_step,
     )
@@ -59,9 +53,7 @@ def _surgery(context: Context) -> Dynamics:
 
 def _straight_through(context: Context) -> Dynamics:
     return StraightThrough(
-        context.module,
-        context.chosen,
-        context.sparsity,
+        *context.aim,
         decay=context.options["decay"],
         flops=context.counter.dense_gradient_step,
     )
@@ -69,9 +61,7 @@ def _straight_through(context: Context) -> Dynamics:
 
 def _soft_threshold(context: Context) -> Dynamics:
     return SoftThreshold(
-        context.module,
-        context.chosen,
-        context.sparsity,
+        *context.aim,
         start=context.options["start"],
         decay=context.options["threshold_decay"],
         flops=context.counter.masked_step,
@@ -80,9 +70,7 @@ def _soft_threshold(context: Context) -> Dynamics:
 
 def _unit_threshold(context: Context) -> Dynamics:
     return UnitThreshold(
-        context.module,
-        context.chosen,
-        context.sparsity,
+        *context.aim,
         alpha=context.options["alpha"],
         flops=context.counter.dense_gradient_step,
     )
@@ -90,9 +78,7 @@ def _unit_threshold(context: Context) -> Dynamics:
 
 def _scaled_units(context: Context) -> Dynamics:
     return ScaledUnits(
-        context.module,
-        context.chosen,
-        context.sparsity,
+        *context.aim,
         penalty=context.options["penalty"],
         momentum=context.options["scale_momentum"],
         flops=context.counter.masked_step,
@@ -103,14 +89,12 @@ def _growing(kind: str) -> Callable[[Context], Dynamics]:
     def make(context: Context) -> Dynamics:
         options = context.options
         return GrowingPenalty(
-            context.module,
-            context.chosen,
-            context.sparsity,
+            *context.aim,
             kind=kind,
             ceiling=options["ceiling"],
             pick_ceiling=options.get("pick_ceiling", 0.0),
             pick=max(1, round(options.get("pick", 0.0) * context.total_steps)),
-            end=max(1, round(options["end"] * context.total_steps)),
+            end=context.step_of("end", least=1),
             every=options["update_interval"],
             flops=context.counter.masked_step,
         )
@@ -119,7 +103,7 @@ def _growing(kind: str) -> Callable[[Context], Dynamics]:
 
 
 def _global_momentum(context: Context) -> Dynamics:
-    return GlobalSparseMomentum(context.module, context.chosen, context.sparsity, context.counter.masked_step)
+    return GlobalSparseMomentum(*context.aim, context.counter.masked_step)
 
 
 def _scale_penalty(context: Context) -> Dynamics:

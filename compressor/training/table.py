@@ -87,6 +87,15 @@ class Context:
         """Return the masks as fresh tensors."""
         return {name: torch.from_numpy(mask.copy()) for name, mask in self.masks.items()}
 
+    @property
+    def aim(self) -> tuple[nn.Module, MaskRule, float]:
+        """What dynamics that choose masks themselves begin with: network, rule and sparsity."""
+        return self.module, self.chosen, self.sparsity
+
+    def step_of(self, option: str, least: int = 0) -> int:
+        """Return the step that an option names as a share of this training; at least ``least``."""
+        return max(least, round(float(self.options[option]) * self.total_steps))
+
 
 def _none(context: Context) -> Dynamics:
     return Dynamics(context.module, context.counter.masked_step)
@@ -136,12 +145,10 @@ def _partly_frozen(context: Context) -> Dynamics:
 
 def _gradual(context: Context) -> Dynamics:
     return GradualMask(
-        context.module,
-        context.chosen,
-        context.sparsity,
-        start=round(context.options["gradual_start"] * context.total_steps),
+        *context.aim,
+        start=context.step_of("gradual_start"),
         # At least one step, or a short training would end before it prunes.
-        end=max(1, round(context.options["gradual_end"] * context.total_steps)),
+        end=context.step_of("gradual_end", least=1),
         every=context.options["update_interval"],
         flops=context.counter.masked_step,
     )
@@ -152,7 +159,7 @@ def _rigl(context: Context) -> Dynamics:
         context.module,
         context.torch_masks(),
         drop_fraction=context.options["drop_fraction"],
-        end=round(context.options["update_end"] * context.total_steps),
+        end=context.step_of("update_end"),
         every=context.options["update_interval"],
         flops=context.counter.masked_step,
         exchange_flops=context.counter.dense_gradient_step,

@@ -19,9 +19,7 @@ if TYPE_CHECKING:
 
 def _early_bird(context: Context) -> Dynamics:
     return EarlyBird(
-        context.module,
-        context.chosen,
-        context.sparsity,
+        *context.aim,
         penalty=context.options["penalty"],
         window=context.options["window"],
         tolerance=context.options["tolerance"],
@@ -37,7 +35,7 @@ def _extrusion(context: Context) -> Dynamics:
         context.sparsity,
         seed=context.seed,
         ceiling=context.options["ceiling"],
-        end=max(1, round(context.options["end"] * context.total_steps)),
+        end=context.step_of("end", least=1),
         every=context.options["update_interval"],
         flops=context.counter.masked_step,
     )

@@ -24,10 +24,6 @@ def _every(context: Context) -> int:
     return chosen if chosen else max(1, context.total_steps // max(1, context.settings.epochs))
 
 
-def _end(context: Context) -> int:
-    return round(float(context.options["update_end"]) * context.total_steps)
-
-
 def _deep_rewiring(context: Context) -> Dynamics:
     return DeepRewiring(
         context.module,
@@ -45,7 +41,7 @@ def _set(context: Context) -> Dynamics:
         context.torch_masks(),
         fraction=context.options["drop_fraction"],
         every=_every(context),
-        end=_end(context),
+        end=context.step_of("update_end"),
         by_sign=context.options["by_sign"],
         seed=context.seed,
         flops=context.counter.masked_step,
@@ -59,7 +55,7 @@ def _dsr(context: Context) -> Dynamics:
         fraction=context.options["move_fraction"],
         threshold=context.options["threshold"],
         every=_every(context),
-        end=_end(context),
+        end=context.step_of("update_end"),
         seed=context.seed,
         flops=context.counter.masked_step,
     )
@@ -79,9 +75,7 @@ def _snfs(context: Context) -> Dynamics:
 
 def _top_kast(context: Context) -> Dynamics:
     return TopKast(
-        context.module,
-        context.chosen,
-        context.sparsity,
+        *context.aim,
         extra=context.options["extra"],
         penalty=context.options["penalty"],
         every=context.options["update_interval"],
