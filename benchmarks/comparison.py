@@ -200,6 +200,7 @@ def outcome(job: Job, budget: dict[str, int], data: str, runs: Path) -> dict[str
         "sparsity": 1 - kept / total if total else 0.0,
         "flops": 0 if cost is None else cost.training_flops + cost.mask_search_flops,
         "seconds": round(time.process_time() - begin, 1),
+        "empty": [name for name, tensor in checkpoint.tensors.items() if tensor.mask is not None and not tensor.kept],
     }
     if chained(METHODS[job.method]) and job.method in TWELVE:
         found["chain"] = chain(runs / job.name / "log.jsonl", budget["chain_rounds"])
@@ -251,6 +252,7 @@ def gather(known: dict[Job, dict[str, Any]], seeds: int) -> dict[str, Any]:
             flops = row["flops"] + (dense if continues(declared) else 0)
             entry |= {"accuracy": round(row["accuracy"], 4), "sparsity": round(row["sparsity"], 5)}
             entry["cost"] = round(flops / dense, 2) if dense else None
+            entry["empty"] = row["empty"]
         others[job.method] = entry
     missing = [job.name for job in jobs(seeds) if job not in known]
     return {"twelve": twelve, "others": others, "missing": missing}

@@ -41,9 +41,10 @@ def comparison(figures: Figures) -> list[str]:
             lines.append(f"| {name} | {row['paradigm']} | {row['structure']} | - | refused: {row['refused']} | - |")
         else:
             cost = "-" if row["cost"] is None else f"{row['cost']:.2f}x"
+            collapsed = f" (nothing left of {', '.join(row['empty'])})" if row["empty"] else ""
             lines.append(
                 f"| {name} | {row['paradigm']} | {row['structure']} | {100 * row['sparsity']:.1f} % "
-                f"| {100 * row['accuracy']:.2f} % | {cost} |"
+                f"| {100 * row['accuracy']:.2f} %{collapsed} | {cost} |"
             )
     if figures["missing"]:
         lines += ["", f"Not trained within the time limit of this record: {', '.join(figures['missing'])}."]
