@@ -138,7 +138,11 @@ def recipe(job: Job, budget: dict[str, int], data: str, runs: Path) -> dict[str,
         one["schedule"] = "one-shot"
         one["fine_tune"] = {**FINE_TUNE, "epochs": budget["fine_tune"]}
     elif method.plan == "selected-from-trained":
-        one["fine_tune"] = {"epochs": budget["fine_tune"]}
+        # Its scores learn at the rate of edge-popup's.
+        one["fine_tune"] = {
+            "epochs": budget["fine_tune"],
+            "learning_rate": METHODS["edge-popup"].training["learning_rate"],
+        }
     return {
         "version": 1,
         "model": model,
