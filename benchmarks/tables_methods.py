@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 Figures = dict[str, Any]
+PARADIGMS = ("baseline", "PaT", "LTH", "PaI (sparse training)", "PaI (sparse selection)", "DST", "freezing")
 
 
 def comparison(figures: Figures) -> list[str]:
@@ -21,7 +22,7 @@ def comparison(figures: Figures) -> list[str]:
         "| method | paradigm | 90 % | 95 % | 98 % |",
         "|---|---|---|---|---|",
     ]
-    for name, row in figures["twelve"].items():
+    for name, row in _by_paradigm(figures["twelve"]):
         if row["paradigm"] == "baseline":
             dense = "".join(f"{_accuracy(level)} (nothing is pruned)" for level in row["levels"].values())
             lines.append(f"| {name} | baseline | {dense} | | |")
@@ -36,7 +37,7 @@ def comparison(figures: Figures) -> list[str]:
         "| method | paradigm | structure | sparsity | accuracy | cost |",
         "|---|---|---|---|---|---|",
     ]
-    for name, row in figures["others"].items():
+    for name, row in _by_paradigm(figures["others"]):
         if "refused" in row:
             lines.append(f"| {name} | {row['paradigm']} | {row['structure']} | - | refused: {row['refused']} | - |")
         else:
@@ -47,8 +48,13 @@ def comparison(figures: Figures) -> list[str]:
                 f"| {100 * row['accuracy']:.2f} %{collapsed} | {cost} |"
             )
     if figures["missing"]:
-        lines += ["", f"Not trained within the time limit of this record: {', '.join(figures['missing'])}."]
+        missing = ", ".join(figures["missing"])
+        lines += ["", f"Not trained within the time limit of this record ({len(figures['missing'])}): {missing}."]
     return lines
+
+
+def _by_paradigm(methods: Figures) -> list[tuple[str, Figures]]:
+    return sorted(methods.items(), key=lambda item: (PARADIGMS.index(item[1]["paradigm"]), item[0]))
 
 
 def _level(levels: Figures, level: str) -> str:
@@ -61,4 +67,6 @@ def _level(levels: Figures, level: str) -> str:
 
 
 def _accuracy(row: Figures) -> str:
-    return f"{100 * row['mean']:.2f} ({100 * row['low']:.1f}-{100 * row['high']:.1f})"
+    if len(row["values"]) == 1:
+        return f"{100 * row['mean']:.2f} %"
+    return f"{100 * row['mean']:.2f} % ({100 * row['low']:.2f}-{100 * row['high']:.2f})"
