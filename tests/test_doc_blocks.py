@@ -1,8 +1,8 @@
 """The documentation's own words work: every block of commands is run, section by section, or says why it is not.
 
-A block is run when it is labelled ``bash`` or ``python`` (a python block that begins with ``# name.py`` is a file), and
-a ``yaml`` block is read as a recipe. What a reader would have at hand by then stands in a comment that nobody sees,
-``<!-- before: COMMAND -->``; a block that is not run carries its reason, ``<!-- not run: REASON -->``, and is listed as
+A block is run when it is labelled ``bash`` or ``python``, and a ``yaml`` block is read as a recipe; those that begin with
+``# name.py`` or ``# name.yaml`` are written as files. What a reader would have at hand by then stands in a comment that
+nobody sees, ``<!-- before: COMMAND -->``; a block that is not run carries its reason, ``<!-- not run: REASON -->``, and is listed as
 skipped.
 """
 
@@ -97,6 +97,7 @@ def workplace(tmp_path: Path) -> Path:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize(("page", "heading"), SECTIONS, ids=lambda words: words.replace(" ", "-"))
 def test_a_section_s_blocks_run(page: str, heading: str, workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(Path(sys.executable).parent), prepend=":")
@@ -107,11 +108,12 @@ def test_a_section_s_blocks_run(page: str, heading: str, workplace: Path, monkey
         for command in block.before:
             _run(["bash", "-euo", "pipefail", "-c", command], workplace)
         if block.language == "yaml":
-            file = workplace / "block.yaml"
+            name = re.match(r"# (\w+\.yaml)\n", block.code)
+            file = workplace / (name[1] if name else "block.yaml")
             file.write_text(block.code)
             assert load_recipe(file).prune_recipes()
-        elif block.language == "python" and (name := re.match(r"# (\w+\.py)\n", block.code)):
-            (workplace / name[1]).write_text(block.code)
+        elif block.language == "python" and (script := re.match(r"# (\w+\.py)\n", block.code)):
+            (workplace / script[1]).write_text(block.code)
         elif block.language == "python":
             _run([sys.executable, "-c", block.code], workplace)
         elif block.language == "bash":
