@@ -1,9 +1,9 @@
 """The documentation's own words work: every block of commands is run, section by section, or says why it is not.
 
-A block is run when it is labelled ``bash`` or ``python``, and a ``yaml`` block is read as a recipe; those that begin with
-``# name.py`` or ``# name.yaml`` are written as files. What a reader would have at hand by then stands in a comment that
-nobody sees, ``<!-- before: COMMAND -->``; a block that is not run carries its reason, ``<!-- not run: REASON -->``, and is listed as
-skipped.
+A block is run when it is labelled ``bash`` or ``python``; a ``yaml`` block is read as a recipe; one that begins with
+``# name.py`` or ``# name.yaml`` is written as a file. What a reader would have at hand by then stands in a comment that
+nobody sees, ``<!-- before: COMMAND -->``. A block that is not run carries its reason, ``<!-- not run: REASON -->``, and
+is listed as skipped.
 """
 
 from __future__ import annotations
