@@ -62,7 +62,7 @@ def plain_loop(module: torch.nn.Module, data: Dataset, settings: TrainSettings) 
     for _ in range(settings.epochs):
         for part in torch.split(torch.randperm(len(labels)), settings.batch_size):
             optimiser.zero_grad()
-            F.cross_entropy(module(inputs[part]), labels[part]).backward()  # type: ignore[no-untyped-call]
+            torch.autograd.backward(F.cross_entropy(module(inputs[part]), labels[part]))
             optimiser.step()
             schedule.step()
 

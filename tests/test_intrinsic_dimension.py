@@ -43,7 +43,7 @@ def test_the_gradient_of_the_coordinates_is_the_projected_one() -> None:
     module = nn.Sequential(nn.Linear(6, 10), nn.Tanh(), nn.Linear(10, 3))
     subspace = Subspace(module, 12, seed=3)
     inputs, labels = torch.randn(8, 6), torch.arange(8) % 3
-    nn.functional.cross_entropy(module(inputs), labels).backward()  # type: ignore[no-untyped-call]
+    torch.autograd.backward(nn.functional.cross_entropy(module(inputs), labels))
     gradients = {name: p.grad.clone() for name, p in module.named_parameters() if p.grad is not None}
     ((_, coordinates),) = subspace.named_parameters()
     assert subspace.after_backward(0)
@@ -80,7 +80,7 @@ def test_all_directions_together_are_ordinary_training() -> None:
     for step in range(20):
         for module, optimiser in zip((direct, moved), optimisers, strict=True):
             optimiser.zero_grad()
-            nn.functional.cross_entropy(module(inputs), labels).backward()  # type: ignore[no-untyped-call]
+            torch.autograd.backward(nn.functional.cross_entropy(module(inputs), labels))
             if module is moved:
                 subspace.after_backward(step)
             optimiser.step()
@@ -167,7 +167,7 @@ def test_a_loop_of_ones_own_goes_on_from_its_state(tmp_path: Path) -> None:
     def steps(module: nn.Module, sparsifier: Sparsifier, count: int) -> None:
         for number in range(count):
             inputs = torch.full((4, 6), float(number + 1))
-            nn.functional.cross_entropy(module(inputs), torch.tensor([0, 1, 2, 0])).backward()  # type: ignore[no-untyped-call]
+            torch.autograd.backward(nn.functional.cross_entropy(module(inputs), torch.tensor([0, 1, 2, 0])))
             sparsifier.step()
 
     module, sparsifier, _ = attached()

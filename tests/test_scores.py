@@ -100,7 +100,7 @@ def gradients_of(model: Gated, scale: float = 1.0) -> tuple[dict[str, np.ndarray
     x = torch.randn(16, 5, generator=generator, dtype=torch.float64)
     y = torch.randint(0, 3, (16,), generator=generator)
     model.zero_grad()
-    (scale * nn.functional.cross_entropy(model(x), y)).backward()  # type: ignore[no-untyped-call]
+    torch.autograd.backward(scale * nn.functional.cross_entropy(model(x), y))
     weights = {name: p.grad.numpy().copy() for name, p in model.weights.items() if p.grad is not None}
     gates = {name: p.grad.numpy().copy() for name, p in model.gates.items() if p.grad is not None}
     return weights, gates
@@ -132,7 +132,7 @@ def test_saliency_of_one_linear_neuron() -> None:
     residual = x @ w[0] - y
     expected = np.abs(w[0] * 2 * (residual[:, None] * x).mean(axis=0))
     weight = torch.tensor(w, requires_grad=True)
-    nn.functional.mse_loss((torch.from_numpy(x) @ weight.T).squeeze(1), torch.from_numpy(y)).backward()  # type: ignore[no-untyped-call]
+    torch.autograd.backward(nn.functional.mse_loss((torch.from_numpy(x) @ weight.T).squeeze(1), torch.from_numpy(y)))
     assert weight.grad is not None
     scores = saliency({"w": w}, {"w": weight.grad.numpy()})
     np.testing.assert_allclose(scores["w"][0], expected / expected.sum(), rtol=1e-6)

@@ -67,7 +67,7 @@ def train(module: nn.Module, data: Dataset, sparsifier: Sparsifier, epochs: int 
             optimiser.zero_grad()
             outputs = module(inputs)
             loss = sparsifier.loss(cross_entropy(outputs, labels), inputs, outputs, labels)
-            loss.backward()  # type: ignore[no-untyped-call]
+            torch.autograd.backward(loss)
             sparsifier.step()
         sparsifier.end_epoch()
 
@@ -116,7 +116,7 @@ def test_a_loop_by_hand_ends_in_the_bits_of_the_recipe(
             for epoch in range(EPOCHS):
                 for inputs, labels in data.batches("train", BATCH, seed=0, epoch=epoch):
                     optimiser.zero_grad()
-                    cross_entropy(module(inputs), labels).backward()  # type: ignore[no-untyped-call]
+                    torch.autograd.backward(cross_entropy(module(inputs), labels))
                     sparsifier.step()
         else:
             train(module, data, sparsifier)
@@ -135,7 +135,7 @@ def test_frozen_weights_survive_any_optimiser(data: Dataset) -> None:
     sparsifier.attach(optimiser)
     for inputs, labels in data.batches("train", BATCH):
         optimiser.zero_grad()
-        cross_entropy(module(inputs), labels).backward()  # type: ignore[no-untyped-call]
+        torch.autograd.backward(cross_entropy(module(inputs), labels))
         sparsifier.step()
     for name, mask in sparsifier.masks.items():
         now = dict(module.named_parameters())[name]
@@ -151,8 +151,8 @@ def test_accumulated_gradients_are_one_step(data: Dataset) -> None:
         sparsifier.attach(optimiser)
     inputs, labels = next(data.batches("train", 64))
     for part in (slice(0, 32), slice(32, 64)):
-        (cross_entropy(halves(inputs[part]), labels[part]) / 2).backward()  # type: ignore[no-untyped-call]
-    cross_entropy(whole(inputs), labels).backward()  # type: ignore[no-untyped-call]
+        torch.autograd.backward(cross_entropy(halves(inputs[part]), labels[part]) / 2)
+    torch.autograd.backward(cross_entropy(whole(inputs), labels))
     for sparsifier in sparsifiers:
         sparsifier.step()
         assert sparsifier.steps == 1
@@ -166,7 +166,7 @@ def test_clipping_measures_the_gradients_that_are_left(data: Dataset) -> None:
     sparsifier.attach(torch.optim.SGD(sparsifier.parameters(), lr=1.0))
     before = [p.detach().clone() for p in module.parameters()]
     inputs, labels = next(data.batches("train", 64))
-    (100 * cross_entropy(module(inputs), labels)).backward()  # type: ignore[no-untyped-call]
+    torch.autograd.backward(100 * cross_entropy(module(inputs), labels))
     sparsifier.step(clip_norm=0.25)
     moved = torch.cat([(p - q).detach().reshape(-1) for p, q in zip(module.parameters(), before, strict=True)])
     assert float(moved.norm()) == pytest.approx(0.25, rel=1e-4)
@@ -181,7 +181,7 @@ def test_a_step_that_overflowed_is_left_out(data: Dataset) -> None:
     inputs, labels = next(data.batches("train", 64))
     with torch.autocast("cpu", dtype=torch.bfloat16):
         loss = cross_entropy(module(inputs), labels)
-    scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+    torch.autograd.backward(scaler.scale(loss))
     next(module.parameters()).grad[0, 0] = float("inf")  # type: ignore[index]
     before = [p.detach().clone() for p in module.parameters()]
     sparsifier.step(scaler)
@@ -190,7 +190,7 @@ def test_a_step_that_overflowed_is_left_out(data: Dataset) -> None:
     optimiser.zero_grad()
     with torch.autocast("cpu", dtype=torch.bfloat16):
         loss = cross_entropy(module(inputs), labels)
-    scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+    torch.autograd.backward(scaler.scale(loss))
     sparsifier.step(scaler)
     assert sparsifier.steps == 1
     assert not all(torch.equal(p, q) for p, q in zip(module.parameters(), before, strict=True))
@@ -220,7 +220,7 @@ def test_a_loop_that_was_stopped_ends_in_the_same_bits(data: Dataset, tmp_path: 
     resumed.attach(optimiser)
     for inputs, labels in data.batches("train", BATCH, seed=0, epoch=1):
         optimiser.zero_grad()
-        cross_entropy(second(inputs), labels).backward()  # type: ignore[no-untyped-call]
+        torch.autograd.backward(cross_entropy(second(inputs), labels))
         resumed.step()
     for name, tensor in whole.state_dict().items():
         assert torch.equal(second.state_dict()[name], tensor), name
@@ -230,13 +230,13 @@ def test_memory_of_pruned_weights_is_cleared_when_an_optimiser_is_attached(data:
     module = network()
     optimiser = torch.optim.SGD(module.parameters(), lr=0.1, momentum=0.9)
     inputs, labels = next(data.batches("train", 64))
-    cross_entropy(module(inputs), labels).backward()  # type: ignore[no-untyped-call]
+    torch.autograd.backward(cross_entropy(module(inputs), labels))
     optimiser.step()
     sparsifier = attach(module, data, "snip", init=None)
     sparsifier.attach(optimiser)
     for _ in range(3):
         optimiser.zero_grad()
-        cross_entropy(module(inputs), labels).backward()  # type: ignore[no-untyped-call]
+        torch.autograd.backward(cross_entropy(module(inputs), labels))
         sparsifier.step()
     for name, mask in sparsifier.masks.items():
         assert not dict(module.named_parameters())[name][~mask].any()

@@ -60,7 +60,7 @@ def kronecker_factors(probe: Probe) -> dict[str, Array]:
             targets = labels
             if probe.options["labels"] == "model":
                 targets = draw_labels(outputs, probe.seed, f"labels/{probe.draw}/{batches}")
-            F.cross_entropy(outputs, targets, reduction="sum").backward()  # type: ignore[no-untyped-call]
+            torch.autograd.backward(F.cross_entropy(outputs, targets, reduction="sum"))
             batches += 1
             examples += len(labels)
     probe.module.zero_grad(set_to_none=True)
