@@ -61,7 +61,7 @@ class Quick(nn.Module):
 
     def __init__(self, network: LeNetS4) -> None:
         super().__init__()
-        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in the stubs
         self.conv1, self.conv2 = network.conv1, network.conv2
         self.fc1, self.fc2, self.fc3 = network.fc1, network.fc2, network.fc3
 

@@ -137,7 +137,7 @@ class Engine:
         set_state(network.module, _part(tensors, "model"))
         network.masks = {name: array.astype(np.bool_) for name, array in _part(tensors, "mask").items()}
         network.fixed = {name: array.astype(np.bool_) for name, array in _part(tensors, "fixed").items()}
-        network.totals = Totals(**position.totals)  # type: ignore[arg-type]
+        network.totals = Totals(**position.totals)  # type: ignore[arg-type]  # the snapshot holds the fields of Totals
         network.warnings = list(position.warnings)
         self._folder.cut_log(position.log_bytes)
 

@@ -87,7 +87,7 @@ def _quantised(model: onnx.ModelProto, calibration: Sequence[Array]) -> onnx.Mod
     dims = inputs[0].type.tensor_type.shape.dim
     size = dims[0].dim_value or _BATCH if dims else _BATCH
 
-    class Reader(CalibrationDataReader):  # type: ignore[misc]
+    class Reader(CalibrationDataReader):  # type: ignore[misc]  # ONNX Runtime ships no types
         def __init__(self) -> None:
             self._feeds = _feeds([value.name for value in inputs], calibration, size)
 

@@ -52,8 +52,9 @@ def traced(module: nn.Module, examples: tuple[Any, ...]) -> dict[str, bytes]:
     stream = io.BytesIO()
     with quiet_torchscript(), warnings.catch_warnings():
         # Advice on single lines of the traced code; that the file computes the same is checked by 'verify'.
-        warnings.simplefilter("ignore", torch.jit.TracerWarning)  # type: ignore[attr-defined]
+        warnings.simplefilter("ignore", torch.jit.TracerWarning)  # type: ignore[attr-defined]  # untyped in torch
         try:
+            # Untyped in torch.
             program = torch.jit.trace(_renamed(module, token), examples, check_trace=False)  # type: ignore[no-untyped-call]
             torch.jit.save(program, stream)
         except RuntimeError as error:

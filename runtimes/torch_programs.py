@@ -65,6 +65,7 @@ def read_torchscript(path: str) -> Callable[..., object]:
     from ..exporters.torchscript import quiet_torchscript
 
     with quiet_torchscript():
+        # Untyped in torch.
         program: Callable[..., object] = torch.jit.load(path, map_location="cpu")  # type: ignore[no-untyped-call]
     return program
 

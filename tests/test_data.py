@@ -540,4 +540,4 @@ def test_token_ids_must_be_known_to_the_model() -> None:
 
 def test_an_unknown_split_is_refused() -> None:
     with pytest.raises(UnknownNameError, match=r"unknown split 'tset'. Did you mean 'test'"):
-        next(loaded("digits").batches("tset", 4))  # type: ignore[arg-type]
+        next(loaded("digits").batches("tset", 4))  # type: ignore[arg-type]  # the point of the test

@@ -195,5 +195,6 @@ def test_the_examples_run(checkpoint_of: Callable[..., SparseCheckpoint], tmp_pa
     names: dict[str, object] = {"path": path}
     for example in examples:
         exec(example, names)  # noqa: S102  # the document's own code
+    # Made by the page's code.
     np.testing.assert_array_equal(names["matrix"].toarray(), tensor.dense())  # type: ignore[attr-defined]
     np.testing.assert_array_equal(names["weight"].to_dense().numpy(), tensor.dense())  # type: ignore[attr-defined]

@@ -120,7 +120,7 @@ def recipe_in(folder: Path, **options: object) -> object:
 
 
 def test_a_run_stores_its_coordinates_and_learns(tmp_path: Path) -> None:
-    made = prune(recipe_in(tmp_path, init="uniform"), tmp_path / "run")  # type: ignore[arg-type]
+    made = prune(recipe_in(tmp_path, init="uniform"), tmp_path / "run")  # type: ignore[arg-type]  # a PruneRecipe
     loaded = SparseCheckpoint.load(tmp_path / "run" / "checkpoint.safetensors")
     loaded.verify()
     assert made.metadata.training is not None
@@ -140,7 +140,7 @@ def test_a_run_stores_its_coordinates_and_learns(tmp_path: Path) -> None:
 
 
 def test_a_network_that_brings_its_weights_stores_them_once(tmp_path: Path) -> None:
-    made = prune(recipe_in(tmp_path), tmp_path / "run")  # type: ignore[arg-type]
+    made = prune(recipe_in(tmp_path), tmp_path / "run")  # type: ignore[arg-type]  # a PruneRecipe
     made.verify()
     assert made.tensors["1.weight"].record.parts == ("coordinates", "initial")
     again = SparseCheckpoint.load(tmp_path / "run" / "checkpoint.safetensors")

@@ -119,6 +119,7 @@ def test_torch_prunes_the_same_inputs(norm: str, order: float) -> None:
         layer = torch.nn.Module()
         layer.weight = torch.nn.Parameter(torch.from_numpy(weights[name]))
         for masks in found:
+            # Untyped in torch.
             torch_prune.ln_structured(layer, "weight", amount=0.2, n=order, dim=1)  # type: ignore[no-untyped-call]
             np.testing.assert_array_equal(masks[name], np.asarray(layer.weight_mask, dtype=bool))
 
@@ -130,6 +131,7 @@ def test_torch_prunes_the_same_weights() -> None:
         layer = torch.nn.Module()
         layer.weight = torch.nn.Parameter(torch.from_numpy(weights[name]))
         for masks in found:
+            # Untyped in torch.
             torch_prune.l1_unstructured(layer, "weight", amount=0.2)  # type: ignore[no-untyped-call]
             np.testing.assert_array_equal(masks[name], np.asarray(layer.weight_mask, dtype=bool))
 

@@ -415,6 +415,7 @@ def test_the_graphs_that_onnx_ships_are_read_as_onnx_reads_them(path: Path, tmp_
         stored = file.stored(name)
         if stored is not None:
             np.testing.assert_array_equal(stored.read(), numpy_helper.to_array(arrays[name]))
+    # All are stored.
     new = {p.name: halved(file.stored(p.name).read()) for p in prunable_constants(file)}  # type: ignore[union-attr]
     (copy,) = file.write(tmp_path / "copy.onnx", new)
     if not new:

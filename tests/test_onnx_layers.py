@@ -49,7 +49,7 @@ def test_every_node_is_timed_in_order(model: Path) -> None:
 def test_the_record_holds_them_when_asked(model: Path, operators: Path, tmp_path: Path) -> None:
     sparse_file(model, tmp_path / "sparse.onnx", costs=ALWAYS_SPARSE)
     options = {"baseline": model, "threads": 1, "time_budget": 0.05}
-    record = measure([tmp_path / "sparse.onnx"], per_layer=True, **options)  # type: ignore[arg-type]
+    record = measure([tmp_path / "sparse.onnx"], per_layer=True, **options)  # type: ignore[arg-type]  # options by name
     timed = record["artifacts"][0]["latency"]["onnxruntime-sparse-cpu"]
     assert [node["operator"] for node in timed["layers"]] == ["SparseMatMul", "Softmax"]
     # The only layer with constant weights runs sparse.
@@ -58,5 +58,5 @@ def test_the_record_holds_them_when_asked(model: Path, operators: Path, tmp_path
     assert "the slowest 2 of 2 nodes" in text
     assert "SparseMatMul" in text
     assert "verdict on sparse.onnx: " in text
-    plain = measure([tmp_path / "sparse.onnx"], **options)["artifacts"][0]  # type: ignore[arg-type]
+    plain = measure([tmp_path / "sparse.onnx"], **options)["artifacts"][0]  # type: ignore[arg-type]  # options by name
     assert plain["latency"]["onnxruntime-sparse-cpu"]["layers"] == []

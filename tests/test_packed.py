@@ -53,7 +53,7 @@ def assert_same(artifact: PackedArtifact, checkpoint: SparseCheckpoint) -> None:
 
 
 def packed(checkpoint: SparseCheckpoint, path: Path, **options: object) -> PackedArtifact:
-    artifact = export(checkpoint, "packed", path, **options)  # type: ignore[arg-type]
+    artifact = export(checkpoint, "packed", path, **options)  # type: ignore[arg-type]  # options by name
     assert isinstance(artifact, PackedArtifact)
     return artifact
 
@@ -116,7 +116,7 @@ def test_seed_records_that_cannot_be_derived_are_written_out(checkpoint_of: Buil
     ]
     artifact = packed(checkpoint_of(*tensors), tmp_path / "x.spk")
     assert [record.seed for record in artifact.records().values()] == seeds
-    assert math.copysign(1, artifact.records()["d"].seed.bound) == -1  # type: ignore[union-attr]
+    assert math.copysign(1, artifact.records()["d"].seed.bound) == -1  # type: ignore[union-attr]  # it has one
     assert_same(artifact, checkpoint_of(*tensors))
 
 

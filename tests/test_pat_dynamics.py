@@ -125,7 +125,7 @@ def test_surgery_moves_masks_less_and_less_often() -> None:
     module = linear_network(4, 2)
     dynamics = Surgery(module, rule_of(module), 0.5, gamma=1.0, power=1.0, end=4000, seed=0)
     moved = []
-    dynamics._recount = lambda: moved.append(True)  # type: ignore[method-assign]
+    dynamics._recount = lambda: moved.append(True)  # type: ignore[method-assign]  # counts the calls
     for number in range(4000):
         dynamics.advance(number)
     # The sum of 1 / (1 + step) over 4,000 steps is 8.9.
@@ -196,7 +196,7 @@ def test_unit_thresholds_have_the_gradients_of_the_long_tailed_step() -> None:
     t = torch.zeros(3, 1, 1, 1)
     for number in range(3):
         w, t = w.detach().requires_grad_(), t.detach().requires_grad_()
-        shown = w * Step.apply(w.abs() - t)  # type: ignore[no-untyped-call]
+        shown = w * Step.apply(w.abs() - t)  # type: ignore[no-untyped-call]  # untyped in torch
         assert torch.allclose(module[0].weight, shown)
         g = torch.randn(w.shape, generator=torch.Generator().manual_seed(number))
         dw, dt = torch.autograd.grad((shown * g).sum() + 0.05 * torch.exp(-t).sum(), [w, t])

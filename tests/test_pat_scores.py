@@ -128,7 +128,7 @@ def test_gauss_newton_and_hessian_agree_with_the_exact_hessian_of_a_linear_class
     # For logits that are linear in the weights, the Gauss-Newton matrix is the Hessian.
     module, data = linear_network(6, 3), points()
     inputs, labels = next(data.batches("train", 24, seed=3))
-    hessian = torch.autograd.functional.hessian(  # type: ignore[no-untyped-call]
+    hessian = torch.autograd.functional.hessian(  # type: ignore[no-untyped-call]  # untyped in torch
         lambda w: F.cross_entropy(inputs @ w.T, labels), module[0].weight.detach()
     )
     exact = np.diag(hessian.reshape(18, 18).numpy()).reshape(3, 6)
@@ -196,7 +196,7 @@ def test_second_order_taylor_terms_hold_the_full_hessian() -> None:
     def loss(w: torch.Tensor) -> torch.Tensor:
         return F.cross_entropy(inputs @ w.T, labels)
 
-    hessian = torch.autograd.functional.hessian(loss, weight)  # type: ignore[no-untyped-call]
+    hessian = torch.autograd.functional.hessian(loss, weight)  # type: ignore[no-untyped-call]  # untyped in torch
     hessian = hessian.reshape(18, 18)
     (g,) = torch.autograd.grad(F.cross_entropy(module(inputs), labels), [module[0].weight])
     product = (hessian @ weight.reshape(-1)).reshape(3, 6)

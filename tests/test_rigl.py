@@ -70,6 +70,7 @@ class Look:
 def trained(module: nn.Module, dynamics: Dynamics, **settings: object) -> tuple[Look, Trainer]:
     look = Look()
     values = {"epochs": 4, "batch_size": 8, "learning_rate": 0.1, **settings}
+    # By name.
     trainer = Trainer(module, points(), TrainSettings(**values), dynamics, seed=3, device=CPU)  # type: ignore[arg-type]
     trainer.run(look)
     return look, trainer

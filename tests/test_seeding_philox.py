@@ -111,11 +111,11 @@ def test_a_seed_outside_32_bits_is_refused(seed: int) -> None:
 @pytest.mark.parametrize("seed", [0.5, "1", None])
 def test_a_seed_that_is_no_whole_number_is_refused(seed: object) -> None:
     with pytest.raises(UsageError, match="a seed is a whole number"):
-        check_seed(seed)  # type: ignore[arg-type]
+        check_seed(seed)  # type: ignore[arg-type]  # the point of the test
 
 
 def test_the_ends_of_the_seed_range_and_numpy_integers_are_seeds() -> None:
-    assert check_seed(np.int64(7)) == 7  # type: ignore[arg-type]
+    assert check_seed(np.int64(7)) == 7  # type: ignore[arg-type]  # the point of the test
     assert words(2**32 - 1, "a", 0, 1).tolist() == [plain_word(2**32 - 1, "a", 0)]
 
 

@@ -23,6 +23,7 @@ SHAPES = st.lists(st.integers(0, 7), max_size=4).map(tuple)
 
 def make(generator: str = PHILOX, initialiser: str = "uniform", **changes: object) -> SeedRecord:
     fields = {"seed": 0, "name": "", "bound": 1.0} | changes
+    # Fields drawn by name.
     return SeedRecord(generator=generator, initialiser=initialiser, **fields)  # type: ignore[arg-type]
 
 

@@ -210,7 +210,7 @@ def test_repeated_l1_unstructured_equals_torch_and_the_published_counts() -> Non
         counts = {name: kept_count(int(mask.sum()), 0.2) for name, mask in masks.items()}
         masks = choose(scores, counts, within=masks)
         for name, module in modules.items():
-            prune.l1_unstructured(module, "weight", amount=0.2)  # type: ignore[no-untyped-call]
+            prune.l1_unstructured(module, "weight", amount=0.2)  # type: ignore[no-untyped-call]  # untyped in torch
             np.testing.assert_array_equal(masks[name], torch_mask(module))
         if number in published:
             assert sum(int(mask.sum()) for mask in masks.values()) == published[number]
@@ -228,6 +228,7 @@ def test_channel_selection_equals_torch_ln_structured(norm: float) -> None:
     for sparsity in (0.25, 0.5, 0.75):
         other = torch.nn.Conv2d(5, 12, 3)
         other.weight.data.copy_(layer.weight.data)
+        # Untyped in torch.
         prune.ln_structured(other, "weight", amount=sparsity, n=norm, dim=0)  # type: ignore[no-untyped-call]
         masks = select(scores, allocate("uniform", space, structure, sparsity), structure, space)
         np.testing.assert_array_equal(masks["w"], torch_mask(other))

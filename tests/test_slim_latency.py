@@ -108,7 +108,7 @@ def test_milliseconds_are_a_budget_of_their_own_and_rounding_by_hand_holds() -> 
     assert all(row.outputs[1] % 4 == 0 for row in account.layers[:2])
 
 
-def _layers(model: ModelProto) -> list:  # type: ignore[type-arg]
+def _layers(model: ModelProto) -> list:  # type: ignore[type-arg]  # ONNX nodes
     dimensions = analyse(prepared(copy(model)))
     groups = {group.name: group for group in find_groups(dimensions) if not group.pinned}
     return width_layers(dimensions, groups, 1)

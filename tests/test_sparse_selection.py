@@ -82,6 +82,7 @@ def scores_of(dynamics: Dynamics) -> dict[str, torch.Tensor]:
 def backward(module: nn.Module) -> dict[str, torch.Tensor]:
     inputs, labels = next(points().batches("train", 44, shuffle=False))
     torch.autograd.backward(F.cross_entropy(module(inputs), labels))
+    # The backward pass has made it.
     return {name: module.get_parameter(name).grad.clone() for name in NAMES}  # type: ignore[union-attr]
 
 
@@ -219,6 +220,7 @@ def test_scores_learn_from_the_gradient_of_what_computes_times_the_weight(name: 
         if name == "biprop":
             expected *= scores[key].sign()
         torch.testing.assert_close(trained[f"scores/{key}"].grad, expected, rtol=0, atol=0)
+        # The backward pass has made it.
         pruned = trained[f"scores/{key}"].grad[~dynamics.masks[key]]  # type: ignore[index]
         assert (pruned != 0).float().mean() > 0.4
 

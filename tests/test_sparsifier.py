@@ -182,7 +182,7 @@ def test_a_step_that_overflowed_is_left_out(data: Dataset) -> None:
     with torch.autocast("cpu", dtype=torch.bfloat16):
         loss = cross_entropy(module(inputs), labels)
     torch.autograd.backward(scaler.scale(loss))
-    next(module.parameters()).grad[0, 0] = float("inf")  # type: ignore[index]
+    next(module.parameters()).grad[0, 0] = float("inf")  # type: ignore[index]  # the backward pass has made it
     before = [p.detach().clone() for p in module.parameters()]
     sparsifier.step(scaler)
     assert all(torch.equal(p, q) for p, q in zip(module.parameters(), before, strict=True))
@@ -208,7 +208,7 @@ def test_a_loop_that_was_stopped_ends_in_the_same_bits(data: Dataset, tmp_path: 
     # The optimiser of train() is gone with its momentum; the second half therefore takes over its state.
     state = {"model": first.state_dict(), "sparsifier": sparsifier.state_dict()}
     torch.save(state, tmp_path / "state.pt")
-    optimiser_state = sparsifier._optimiser.state_dict()  # type: ignore[union-attr]
+    optimiser_state = sparsifier._optimiser.state_dict()  # type: ignore[union-attr]  # attached above
 
     second = network()
     resumed = attach(second, data, method, **settings)

@@ -134,7 +134,7 @@ def test_pytorch_itself_loads_them(checkpoint_of: Build, tmp_path: Path) -> None
     checkpoint = checkpoint_from(source, checkpoint_of)
     export(checkpoint, "torchscript", tmp_path / "net.pt", source=source)
     with quiet_torchscript():
-        program = torch.jit.load(tmp_path / "net.pt")  # type: ignore[no-untyped-call]
+        program = torch.jit.load(tmp_path / "net.pt")  # type: ignore[no-untyped-call]  # untyped in torch
     kept = dict(program.named_parameters())["second.weight"]
     np.testing.assert_array_equal(kept.detach().numpy(), checkpoint.dense_state()["second.weight"])
 
@@ -203,6 +203,7 @@ def test_forged_archives_are_refused_in_one_line(checkpoint_of: Build, tmp_path:
 
 def test_a_torchscript_file_of_others_is_no_artifact(tmp_path: Path) -> None:
     with quiet_torchscript():
+        # Untyped in torch.
         program = torch.jit.trace(torch.nn.Linear(2, 2), torch.zeros(1, 2))  # type: ignore[no-untyped-call]
         torch.jit.save(program, tmp_path / "other.pt")
     with pytest.raises(FileFormatError, match="TorchScript file without a sparsepack entry"):

@@ -79,7 +79,7 @@ def prepared(module: nn.Module) -> nn.Module:
     torch.manual_seed(0)
     for part in module.modules():
         if isinstance(part, nn.BatchNorm2d):
-            part.running_mean.uniform_(-0.5, 0.5)  # type: ignore[union-attr]
+            part.running_mean.uniform_(-0.5, 0.5)  # type: ignore[union-attr]  # it has statistics
             part.running_var.uniform_(0.5, 2.0)  # type: ignore[union-attr]
     return module
 
@@ -88,11 +88,12 @@ def saved(module: nn.Module, path: Path, how: str, example: Tensor) -> Path:
     """Write a module as TorchScript: scripted, or traced in either mode."""
     with quiet_torchscript(), warnings.catch_warnings():
         # Advice on single lines of the traced code.
-        warnings.simplefilter("ignore", torch.jit.TracerWarning)  # type: ignore[attr-defined]
+        warnings.simplefilter("ignore", torch.jit.TracerWarning)  # type: ignore[attr-defined]  # untyped in torch
         module = copy.deepcopy(module).train(how == "traced-training")
         if how == "scripted":
             script = torch.jit.script(module)
         else:
+            # Untyped in torch.
             script = torch.jit.trace(module, example, check_trace=False)  # type: ignore[no-untyped-call]
         torch.jit.save(script, path)
     return path
@@ -162,7 +163,7 @@ def test_end_to_end_pruned_fine_tuned_exported_and_found_again(tmp_path: Path) -
         0.5 * sum(tensor.mask.size for tensor in kept if tensor.mask is not None)
     )
     with quiet_torchscript():
-        before = torch.jit.load(path).state_dict()  # type: ignore[no-untyped-call]
+        before = torch.jit.load(path).state_dict()  # type: ignore[no-untyped-call]  # untyped in torch
     weight = checkpoint.dense_state()["out.weight"]
     assert not np.isin(weight[weight != 0], before["out.weight"].numpy()).any()
     source = source_from_record(checkpoint.metadata.model)
@@ -196,7 +197,7 @@ def test_files_that_are_no_models_are_refused_with_the_reason(tmp_path: Path) ->
     module = nn.Sequential(nn.Linear(7, 5), nn.ReLU(), nn.Linear(5, 2))
     path = saved(module, tmp_path / "net.pt", "traced-evaluation", torch.zeros(1, 7))
     with quiet_torchscript():
-        frozen = torch.jit.freeze(torch.jit.load(path).eval())  # type: ignore[no-untyped-call]
+        frozen = torch.jit.freeze(torch.jit.load(path).eval())  # type: ignore[no-untyped-call]  # untyped in torch
         torch.jit.save(frozen, tmp_path / "frozen.pt")
     torch.save(module.state_dict(), tmp_path / "state.pt")
     (tmp_path / "text.pt").write_text("hello")

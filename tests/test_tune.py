@@ -244,7 +244,7 @@ def test_a_third_partys_file_runs_sparse(zeros: Path, operators: Path, tmp_path:
     sparse_file(zeros, tmp_path / "out.onnx", costs=faster)
     artifact = open_artifact(tmp_path / "out.onnx")
     original = {t.name: numpy_helper.to_array(t) for t in onnx.load(zeros).graph.initializer}
-    assert [layer.sparse for layer in artifact.layers] == [True, False]  # type: ignore[attr-defined]
+    assert [layer.sparse for layer in artifact.layers] == [True, False]  # type: ignore[attr-defined]  # of onnx-sparse
     assert {name: array.tobytes() for name, array in artifact.tensors().items()} == {
         name: array.tobytes() for name, array in original.items()
     }

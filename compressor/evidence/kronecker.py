@@ -49,7 +49,7 @@ def kronecker_factors(probe: Probe) -> dict[str, Array]:
             rows = product.rows(gradient)
             add(f"{product.name}/S", rows, 1.0 / len(rows))
 
-        product.output.register_hook(hook)  # type: ignore[no-untyped-call]
+        product.output.register_hook(hook)  # type: ignore[no-untyped-call]  # untyped in torch
 
     batches = 0
     with scoring_mode(probe.module, "eval"):

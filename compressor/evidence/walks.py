@@ -191,5 +191,5 @@ def _fill(kept: dict[str, BoolArray], weights: dict[str, Array], layers: dict[st
 
 
 def _dense(layer: nn.Module) -> Array:
-    weight: Array = layer.weight.detach().cpu().numpy()  # type: ignore[operator]
+    weight: Array = layer.weight.detach().cpu().numpy()  # type: ignore[operator]  # a tensor in every layer
     return weight

@@ -55,7 +55,7 @@ def _activation(graph: Graph, node: onnx.NodeProto) -> tuple[str, list[float]] |
         bounds = _clip_bounds(graph, node)
         return None if bounds is None else ("Clip", bounds)
     if node.op_type == "LeakyRelu":
-        return "LeakyRelu", [float(attribute(node, "alpha", 0.01))]  # type: ignore[arg-type]
+        return "LeakyRelu", [float(attribute(node, "alpha", 0.01))]  # type: ignore[arg-type]  # typed by its name
     if node.op_type == "Gelu":
         return "GeluTanh" if attribute(node, "approximate", b"none") == b"tanh" else "Gelu", []
     return None
@@ -64,7 +64,7 @@ def _activation(graph: Graph, node: onnx.NodeProto) -> tuple[str, list[float]] |
 def _clip_bounds(graph: Graph, node: onnx.NodeProto) -> list[float] | None:
     """Return the constant bounds of a Clip; before opset 11 they are attributes."""
     bounds = [
-        float(attribute(node, "min", -math.inf)),  # type: ignore[arg-type]
+        float(attribute(node, "min", -math.inf)),  # type: ignore[arg-type]  # typed by its name
         float(attribute(node, "max", math.inf)),  # type: ignore[arg-type]
     ]
     for place, name in enumerate(node.input[1:3]):

@@ -80,7 +80,7 @@ def _weight(graph: Graph, node: onnx.NodeProto, place: int) -> tuple[str, Array,
     name, flipped, extra = node.input[place], False, []
     producer = graph.producer(name)
     if producer is not None and producer.op_type == "Transpose" and graph.only_reader(name) is not None:
-        if list(attribute(producer, "perm", [1, 0])) != [1, 0]:  # type: ignore[call-overload]
+        if list(attribute(producer, "perm", [1, 0])) != [1, 0]:  # type: ignore[call-overload]  # typed by its name
             return None
         name, flipped, extra = producer.input[0], True, [producer]
     # A tied weight that something else reads as well would lie in the file twice.
@@ -108,7 +108,7 @@ def _convolution(graph: Graph, node: onnx.NodeProto, name: str, weight: Array) -
             layer.nodes.append(reader)
             layer.output = reader.output[0]
             layer.normalisation = constants
-            layer.epsilon = float(attribute(reader, "epsilon", 1e-5))  # type: ignore[arg-type]
+            layer.epsilon = float(attribute(reader, "epsilon", 1e-5))  # type: ignore[arg-type]  # typed by its name
     return layer
 
 
@@ -116,12 +116,12 @@ def _pads(graph: Graph, node: onnx.NodeProto, kernel: tuple[int, ...]) -> tuple[
     """Return a Conv's padding, also where it is only named; None where that depends on an input size nobody knows."""
     named = attribute(node, "auto_pad", b"NOTSET")
     if named == b"NOTSET":
-        return tuple(attribute(node, "pads", ()))  # type: ignore[arg-type]
+        return tuple(attribute(node, "pads", ()))  # type: ignore[arg-type]  # typed by its name
     if named == b"VALID":
         return ()
     sizes = (graph.shapes.get(node.input[0]) or [])[2:]
     ones = (1,) * len(kernel)
-    strides: tuple[int, ...] = tuple(attribute(node, "strides", ones))  # type: ignore[arg-type]
+    strides: tuple[int, ...] = tuple(attribute(node, "strides", ones))  # type: ignore[arg-type]  # typed by its name
     dilations: tuple[int, ...] = tuple(attribute(node, "dilations", ones))  # type: ignore[arg-type]
     if len(sizes) != len(kernel) or named not in (b"SAME_UPPER", b"SAME_LOWER"):
         return None

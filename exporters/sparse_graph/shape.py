@@ -37,7 +37,7 @@ def layer_shape(graph: Graph, layer: Layer, batch: int) -> LayerShape | None:
 
 def _convolution(node: onnx.NodeProto, shape: tuple[int, ...], layer: Layer) -> LayerShape | None:
     def numbers(name: str) -> tuple[int, ...]:
-        return tuple(attribute(node, name, ()))  # type: ignore[arg-type]
+        return tuple(attribute(node, name, ()))  # type: ignore[arg-type]  # typed by its name
 
     found = LayerShape(
         "Conv",
@@ -46,6 +46,6 @@ def _convolution(node: onnx.NodeProto, shape: tuple[int, ...], layer: Layer) -> 
         strides=numbers("strides"),
         pads=layer.pads,
         dilations=numbers("dilations"),
-        group=int(attribute(node, "group", 1)),  # type: ignore[call-overload]
+        group=int(attribute(node, "group", 1)),  # type: ignore[call-overload]  # typed by its name
     )
     return found if found.positions > 0 else None

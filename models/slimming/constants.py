@@ -65,7 +65,7 @@ def _sizes(node: fx.Node, values: Mapping[fx.Node, Any]) -> bool:
     if "shape" in node.kwargs or "size" in node.kwargs:
         _refuse(node, values)
         return False
-    sizes = list(node.args[1]) if flat else list(node.args[1:])  # type: ignore[arg-type]
+    sizes = list(node.args[1]) if flat else list(node.args[1:])  # type: ignore[arg-type]  # fx does not type arguments
     new = list(sizes)
     for axis, flags in enumerate(_flags(node, values)):
         size = sizes[axis]

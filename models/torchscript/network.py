@@ -148,7 +148,7 @@ class ScriptNetwork(nn.Module):
         if node.kind in _CONVOLUTIONS:
             weight, bias = 1, 2
         elif node.kind in places:
-            weight, bias = places[node.kind]  # type: ignore[assignment]
+            weight, bias = places[node.kind]  # type: ignore[assignment]  # an embedding has no bias
         else:
             return None
         held = self._program.attributes.get(node.inputs[weight])

@@ -84,6 +84,7 @@ def load_script(path: Path) -> torch.jit.ScriptModule:
         # PyTorch's advice to leave TorchScript: the file is there already.
         warnings.filterwarnings("ignore", message=r"`torch\.jit\.\w+` is deprecated", category=DeprecationWarning)
         try:
+            # Untyped in torch.
             script: torch.jit.ScriptModule = torch.jit.load(str(path), map_location="cpu")  # type: ignore[no-untyped-call]
         except (RuntimeError, ValueError) as error:
             raise ModelError(f"{path} is a damaged TorchScript file: {_first_line(error)}.") from error

@@ -48,7 +48,7 @@ def _per_channel(trace: Trace, node: Node, function: object) -> None:
     for row in trace.align([data, *parameters], str(node)):
         result = trace.joined(row, node)
         inputs = tuple(float("nan") if ids is None else ids.reshape(-1) for ids in row)
-        trace.effects.append(Map(inputs, result.reshape(-1), function))  # type: ignore[arg-type]
+        trace.effects.append(Map(inputs, result.reshape(-1), function))  # type: ignore[arg-type]  # same array in both
         factors.append(result)
     trace.define(node.outputs[0], factors)
 
