@@ -7,8 +7,9 @@ encoder 3.2x at 90 %; ResNet-50 at 90 % faster than int8, loads in 1.5x the dens
 memory; 1.4x, 1.8x (1.6x with two threads) and 2.0x DeepSparse 1.8.0.
 
 int8 is ONNX Runtime's static quantisation, calibrated on random inputs: its speed counts here, its accuracy is none.
-Six runs come before those that count, because a layer cuts its work by the threads that it saw in its first runs.
-DeepSparse runs under a Python of its own, ``--deepsparse V/bin/python`` (deepsparse_peer.py says how to make one).
+It and DeepSparse are compared at batch 1. There six runs come before those that count, because a layer cuts its work by
+the threads that it saw in its first runs; larger batches are cut by their examples. DeepSparse runs under a Python of
+its own, ``--deepsparse V/bin/python`` (deepsparse_peer.py says how to make one).
 Every cell is kept as it is measured; the same command goes on from there, and ``--minutes`` bounds one call.
 """
 
@@ -28,9 +29,9 @@ from record import arguments, in_child, interleaved, paired_ratio, summary, writ
 SPARSITIES = (0.8, 0.9, 0.95)
 BATCHES = (1, 16, 64)
 THREADS = (1, 2)
-WARMUP = 6
-# Of the slowest side of a cell; a few runs are made in any case.
-CELL_SECONDS = 20.0
+WARMUP = {1: 6}
+# Of the slowest side of a cell; three runs are made in any case.
+CELL_SECONDS = 6.0
 ENCODER = {"hidden": 384, "layers": 6, "heads": 12, "feed_forward": 1536, "vocabulary": 30522, "input_shape": [128]}
 NETWORKS: dict[str, dict[str, Any]] = {"resnet-50": {}, "text-encoder": ENCODER}
 
@@ -105,7 +106,8 @@ def timed(folder: Path, batch: int, threads: int, runs: int, peer_python: str) -
     from sparsepack.runtimes.measure.inputs import example_inputs
 
     files = {"dense": "onnxruntime-cpu", "sparse": "onnxruntime-sparse-cpu", "int8": "onnxruntime-cpu"}
-    opened = {key: open_artifact(folder / f"{key}.onnx") for key in files if (folder / f"{key}.onnx").exists()}
+    alone = ("dense", "sparse") if batch > 1 else tuple(files)
+    opened = {key: open_artifact(folder / f"{key}.onnx") for key in alone if (folder / f"{key}.onnx").exists()}
 
     def load(key: str) -> Any:
         return RUNTIMES[files[key]].load(opened[key], threads=threads)
@@ -116,7 +118,7 @@ def timed(folder: Path, batch: int, threads: int, runs: int, peer_python: str) -
     tasks: dict[str, Any] = {key: lambda key=key: sessions[key].run(*inputs) for key in sessions}
     cell: dict[str, Any] = {}
     peer = None
-    if peer_python:
+    if peer_python and batch == 1:
         try:
             peer = Peer(peer_python, folder / "dense.onnx", inputs[0], threads, folder)
             cell["deepsparse_max_error_over_std"] = float(np.abs(expected - peer.output).max() / expected.std())
@@ -126,7 +128,7 @@ def timed(folder: Path, batch: int, threads: int, runs: int, peer_python: str) -
     begin = time.perf_counter()
     sessions["dense"].run(*inputs)
     affordable = int(CELL_SECONDS / (time.perf_counter() - begin))
-    times = interleaved(tasks, max(3, min(runs, affordable)), WARMUP)
+    times = interleaved(tasks, max(3, min(runs, affordable)), WARMUP.get(batch, 1))
     if peer is not None:
         peer.close()
     cell |= {key: summary(seconds) for key, seconds in times.items()}

@@ -12,7 +12,7 @@ from pai_tables import pai_densities, pai_speed, training_flops
 from record import RESULTS
 from tables_measure import latency_trust
 from tables_methods import comparison
-from tables_sparse import layer_curves, layer_grid, onnx_sparse, sparse_kernels
+from tables_sparse import layer_curves, layer_grid, onnx_sparse, sparse_kernels, zoo_parity
 
 Figures = dict[str, Any]
 
@@ -348,6 +348,7 @@ SECTIONS: dict[str, tuple[str, Callable[[Figures], list[str]]]] = {
     "layer_curves": ("Speedup against sparsity, layer by layer", layer_curves),
     "layer_grid": ("The choice of sparse layers", layer_grid),
     "sparse_kernels": ("The sparse kernels and the machine's peak", sparse_kernels),
+    "zoo_parity": ("Parity of every zoo network", zoo_parity),
     "slimming": ("Slimming", slimming),
     "slimming_peer": ("Slimming ResNet-50, against Torch-Pruning", slimming_peer),
     "slimming_cost": ("Slimming: seconds and memory", slimming_cost),

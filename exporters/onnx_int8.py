@@ -156,10 +156,11 @@ def _groups(model: onnx.ModelProto) -> dict[str, tuple[str, str, str, int]]:
 
 def dequantised(values: Array, scale: Array, zero: Array, axis: int) -> Array:
     """Return what DequantizeLinear gives: (values - zero) * scale in float32, along ``axis`` where these vary."""
-    if scale.ndim == 1:
-        shape = [1] * values.ndim
+    # One scale for all may come as a vector of one, whatever axis the node names.
+    shape = [1] * values.ndim
+    if scale.size > 1:
         shape[axis] = scale.size
-        scale, zero = scale.reshape(shape), zero.reshape(shape)
+    scale, zero = scale.reshape(shape), zero.reshape(shape)
     dense: Array = (values.astype(np.int64) - zero.astype(np.int64)).astype(np.float32) * scale
     return dense
 

@@ -131,6 +131,13 @@ def test_decoding_is_that_of_onnx(
     np.testing.assert_array_equal(dequantised(q, s, z, axis), expected)
 
 
+def test_one_scale_in_a_vector_serves_a_tensor_without_that_axis() -> None:
+    """ONNX Runtime's quantiser writes axis 1 beside the scale of a normalisation's weight, which has only axis 0."""
+    q = np.array([-3, 0, 5], np.int8)
+    found = dequantised(q, np.array([0.5], np.float32), np.array([1], np.int8), 1)
+    np.testing.assert_array_equal(found, np.array([-2.0, -0.5, 2.0], np.float32))
+
+
 def damaged(artifact: OnnxInt8Artifact, path: Path, change: Change) -> Path:
     model = onnx.load(artifact.path)
     content = json.loads(next(e for e in model.metadata_props if e.key == KEY.decode()).value[64:])
