@@ -4,7 +4,7 @@ Floats of one type stand in an order in which neighbours are one unit apart; a d
 training moves a value hardly depends on the value, but a unit grows with its exponent, so that what is coded is about
 the logarithm of the difference: the bits of the distance and the exponent of the drawn value together.
 
-Stream: sections of 2**20 values each, the last of what is left, back to back. A section, for n floats of W <= 32 bits,
+Stream: sections of 2**16 values each, the last of what is left, back to back. A section, for n floats of W <= 32 bits,
 each beside the value of the same type that its seed draws:
 
     byte 0      the lowest class
@@ -36,7 +36,7 @@ _LAGS = 31
 _TOP = 3
 _MOST_BITS = 32
 # Whole numbers of 64 bits stand for the values while they are coded, so that is done piece by piece.
-_SECTION = 2**20
+_SECTION = 2**16
 # Values that are coded to see whether all are worth drawing, and what their code must save to be.
 _PROBE = 4096
 _WORTH = 0.97
