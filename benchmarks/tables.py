@@ -10,7 +10,7 @@ from typing import Any
 from chain_tables import iterative_chain
 from pai_tables import pai_densities, pai_speed, training_flops
 from record import RESULTS
-from tables_measure import latency_trust
+from tables_measure import latency_trust, prediction
 from tables_methods import comparison
 from tables_sparse import layer_curves, layer_grid, onnx_sparse, sparse_kernels, zoo_parity
 
@@ -344,6 +344,7 @@ SECTIONS: dict[str, tuple[str, Callable[[Figures], list[str]]]] = {
     "packed_storage": ("Lossless files", packed_storage),
     "lenet_storage": ("Lossy files of the LeNets", lenet_storage),
     "latency_trust": ("Whether a measured speedup can be trusted", latency_trust),
+    "prediction": ("Prediction before training", prediction),
     "onnx_sparse": ("Sparse operators in ONNX Runtime", onnx_sparse),
     "layer_curves": ("Speedup against sparsity, layer by layer", layer_curves),
     "layer_grid": ("The choice of sparse layers", layer_grid),

@@ -43,13 +43,27 @@ from .options import FILE, force_option, threads_option
 @click.option("--device", metavar="NAME", help="cpu or cuda.  [default: cpu]")
 @threads_option
 @click.option("--recipe", type=FILE, metavar="FILE", help="A recipe with one run; options given here win over it.")
-@click.option("-o", "--output", type=FILE, required=True, metavar="RUN", help="Folder for the run.")
+@click.option("-o", "--output", type=FILE, metavar="RUN", help="Folder for the run.")
+@click.option(
+    "--dry-run", is_flag=True, help="Predict bytes, multiply-adds and latency before the training; write nothing."
+)
 @force_option
-def prune(model: str | None, recipe: Path | None, output: Path, force: bool, **options: Any) -> None:
+def prune(
+    model: str | None, recipe: Path | None, output: Path | None, force: bool, dry_run: bool, **options: Any
+) -> None:
     """Prune MODEL (a zoo name, file.py:factory, package.module:factory, model.pt, model.onnx, a checkpoint) into RUN.
 
     An interrupted run goes on where it stopped when the same command is given again.
     """
+    if dry_run:
+        from ..compressor.recipe import single_run
+        from ..runtimes.rehearsal import rehearse
+        from ..runtimes.report.prediction import prediction_text
+
+        click.echo(prediction_text({"": rehearse(single_run(recipe, model, **options), threads=options["threads"])}))
+        return
+    if output is None:
+        raise click.UsageError("Missing option '-o' / '--output'.")
     from ..compressor.pipeline import prune as run_pipeline
     from ..compressor.recipe import single_run
     from ..runtimes.report.progress import progress_bars

@@ -24,8 +24,16 @@ REPORTS = {"html": "report.html", "markdown": "report.md", "junit": "report.xml"
     metavar="N",
     help="Runs under way at once; the results do not depend on it.  [default: cores over the recipe's threads]",
 )
+@click.option(
+    "--dry-run",
+    is_flag=True,
+    help="Predict bytes, multiply-adds and latency before the training, into OUT/prediction.json; a later run reports "
+    "what came of them.",
+)
 @force_option
-def run_recipe(recipe: Path, output: Path, allow_inconclusive: bool, jobs: int | None, force: bool) -> int:
+def run_recipe(
+    recipe: Path, output: Path, allow_inconclusive: bool, jobs: int | None, dry_run: bool, force: bool
+) -> int:
     """Prune, export and measure as RECIPE says; exit 1 when one of its requirements is not met.
 
     Killed at any moment, the same command goes on where it stopped.
@@ -39,6 +47,12 @@ def run_recipe(recipe: Path, output: Path, allow_inconclusive: bool, jobs: int |
     from ..runtimes.report.table import render
 
     loaded = load_recipe(recipe)
+    if dry_run:
+        from ..runtimes.job_prediction import predict
+        from ..runtimes.report.prediction import prediction_text
+
+        click.echo(prediction_text(predict(loaded, output)))
+        return 0
     # A recipe that does not say how many threads it wants has all cores for each of its runs.
     at_once = jobs or max(1, default_threads() // (loaded.threads or default_threads()))
     with JobTable([run.name for run in loaded.runs]).shown() as progress:

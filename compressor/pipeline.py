@@ -145,7 +145,19 @@ def _prepare(recipe: PruneRecipe, source: ModelSource | None, data: Dataset | No
         if not isinstance(onnx, OnnxSource):
             raise UsageError(f"'{recipe.model}' is an ONNX file, and the given source is none.")
         return _onnx_job(recipe, onnx)
+    return _torch_job(recipe, *load_network(recipe, source, data), shared)
+
+
+def load_network(
+    recipe: PruneRecipe, source: ModelSource | None = None, data: Dataset | None = None
+) -> tuple[TorchSource, Dataset | None]:
+    """Return the network and the data that a recipe names, or those that are given; neither is an ONNX file's.
+
+    Raises:
+        SparsepackError: one of them cannot be found or built, or the two do not fit.
+    """
     from ..models.data import load_data
+    from ..models.source import OnnxSource, load_source
 
     if data is None:
         data = load_data(recipe.data, augment=recipe.train.augment)
@@ -163,7 +175,7 @@ def _prepare(recipe: PruneRecipe, source: ModelSource | None, data: Dataset | No
         raise UsageError(f"'{recipe.model}' is no ONNX file, and the given source is one.")
     if data is not None:
         data.check_fits(source.record)
-    return _torch_job(recipe, source, data, shared)
+    return source, data
 
 
 def _onnx_job(recipe: PruneRecipe, source: OnnxSource) -> Job:

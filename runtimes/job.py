@@ -27,9 +27,11 @@ from ..errors import OutputExistsError
 from ..files import sha256_file, write_bytes
 from . import find_runtime
 from .job_plan import Product, baseline_of, plan_products, plan_requirements
+from .job_prediction import PREDICTION
 from .job_runs import CHECKPOINT, SHARED, carry_out
 from .measure import gates, measure
 from .measure.record import SCHEMA, to_plain
+from .rehearsal import by_artifact, held_against
 from .report.json import to_json
 
 if TYPE_CHECKING:
@@ -97,8 +99,9 @@ def _claim(recipe: Recipe, out: Path, force: bool) -> None:
     text = resolved_text(recipe, out).encode()
     known = out / RECIPE
     if not force:
-        # Hidden files are the lock and what a kill left of an atomic write.
-        if not known.exists() and any(not path.name.startswith(".") for path in out.iterdir()):
+        # Hidden files are the lock and what a kill left of an atomic write; a prediction may come before its job.
+        foreign = (path for path in out.iterdir() if not path.name.startswith(".") and path.name != PREDICTION)
+        if not known.exists() and any(foreign):
             raise OutputExistsError(f"{out} is not empty and holds no job; give --force to use it, or another folder.")
         if known.exists() and known.read_bytes() != text:
             raise OutputExistsError(
@@ -154,6 +157,9 @@ def _measure(
         progress=progress,
     )
     by_name = {entry["artifact"]: entry for entry in record["artifacts"]}
+    predictions = by_artifact(out / PREDICTION)
+    for entry in record["artifacts"]:
+        entry["notes"] += held_against(predictions, entry)
     record["requirements"] = to_plain(
         [gates.judge(requirement, by_name[product.name]) for requirement, chosen in requirements for product in chosen]
     )
