@@ -52,7 +52,7 @@ def promises(values: Array, drawn: Array, size: int) -> bool:
 
     Args:
         values: all of them, 1-D.
-        drawn: what the seed draws for as many of the first as :data:`PROBE` says.
+        drawn: what the seed draws for as many of the first as :func:`probe_size` says.
         size: of the stream to beat.
     """
     share = drawn.size / values.size
