@@ -158,7 +158,7 @@ def _measure(
     )
     by_name = {entry["artifact"]: entry for entry in record["artifacts"]}
     predictions = by_artifact(out / PREDICTION)
-    for entry in record["artifacts"]:
+    for entry in record["artifacts"] if predictions else []:
         entry["notes"] += held_against(predictions, entry)
     record["requirements"] = to_plain(
         [gates.judge(requirement, by_name[product.name]) for requirement, chosen in requirements for product in chosen]
