@@ -99,7 +99,10 @@ def run_identity(recipe: PruneRecipe) -> str:
 def _named_files(recipe: PruneRecipe) -> dict[str, str]:
     is_file = is_onnx(recipe.model) or is_torchscript(recipe.model) or is_checkpoint(recipe.model)
     file = recipe.model if is_file else None
-    named = [factory_file(recipe.model), file, recipe.weights]
+    # The run that a ticket comes from decides what this one finds.
+    ticket = recipe.options.get("ticket")
+    found = str(RunFolder(Path(ticket)).checkpoint) if ticket else None
+    named = [factory_file(recipe.model), file, recipe.weights, found]
     return {name: sha256_file(Path(name)) for name in named if name is not None and Path(name).is_file()}
 
 

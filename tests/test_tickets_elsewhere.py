@@ -26,7 +26,7 @@ from sparsepack.compressor.training.tape import Tape
 from sparsepack.compressor.training.trajectory import moments
 from sparsepack.compressor.transforms.elastic import ORDERS, block_map
 from sparsepack.compressor.transforms.trajectory_space import project
-from sparsepack.errors import ModelError, UsageError
+from sparsepack.errors import ModelError, OutputExistsError, UsageError
 from sparsepack.models.prunable import prunable_tensors
 from sparsepack.models.source import TorchSource, load_source
 
@@ -137,6 +137,17 @@ def test_at_the_same_depth_it_repeats_the_ticket_s_own_training(place: Path) -> 
     again = prune(recipe(place, "elastic-ticket", f"ticket={place / 'ticket'}", factory="three"), place / "again")
     for name, array in ticket.dense_state().items():
         np.testing.assert_array_equal(again.dense_state()[name], array)
+
+
+def test_another_ticket_is_another_run(place: Path) -> None:
+    ticket: dict[str, Any] = {"factory": "three", "epochs": 0}
+    prune(recipe(place, "lottery-ticket", **ticket), place / "ticket")
+    stretched = recipe(place, "elastic-ticket", f"ticket={place / 'ticket'}", factory="five", epochs=0)
+    first = prune(stretched, place / "run")
+    assert prune(stretched, place / "run").metadata == first.metadata
+    prune(recipe(place, "lottery-ticket", seed=1, **ticket), place / "ticket", force=True)
+    with pytest.raises(OutputExistsError, match="holds the run of another recipe or model"):
+        prune(stretched, place / "run")
 
 
 def test_an_elastic_ticket_needs_a_ticket(place: Path) -> None:
