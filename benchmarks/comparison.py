@@ -167,10 +167,13 @@ def channels_last(module: torch.nn.Module, inputs: tuple[Any, ...]) -> tuple[Any
         return None
     images = inputs[0]
     _, channels, height, width = images.shape
-    if channels == 1:
-        # Already in that order; only the strides have to say so.
-        return (images.as_strided(images.shape, (height * width, 1, width, 1)),)
-    return (images.contiguous(memory_format=torch.channels_last),)
+    try:
+        if channels == 1:
+            # Already in that order; only the strides have to say so.
+            return (images.as_strided(images.shape, (height * width, 1, width, 1)),)
+        return (images.contiguous(memory_format=torch.channels_last),)
+    except RuntimeError:
+        return None  # under a functional transform, which knows one layout only
 
 
 def accuracy(checkpoint: SparseCheckpoint, data: Any) -> float:
