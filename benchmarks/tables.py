@@ -12,6 +12,7 @@ from pai_tables import pai_densities, pai_speed, training_flops
 from record import RESULTS
 from tables_measure import latency_trust, prediction
 from tables_methods import comparison
+from tables_parts import part_storage
 from tables_sparse import layer_curves, layer_grid, onnx_sparse, sparse_kernels, zoo_parity
 
 Figures = dict[str, Any]
@@ -342,6 +343,7 @@ SECTIONS: dict[str, tuple[str, Callable[[Figures], list[str]]]] = {
     "training_overhead": ("Training overhead", training_overhead),
     "resnet50_storage": ("ResNet-50 at 90 % sparsity", resnet50_storage),
     "packed_storage": ("Lossless files", packed_storage),
+    "part_storage": ("What methods store besides values", part_storage),
     "lenet_storage": ("Lossy files of the LeNets", lenet_storage),
     "latency_trust": ("Whether a measured speedup can be trusted", latency_trust),
     "prediction": ("Prediction before training", prediction),

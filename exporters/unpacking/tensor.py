@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import msgspec
@@ -24,6 +24,7 @@ from . import positions as places
 from . import values as coded
 from .emitter import Emitter
 from .positions import BITMAP, ROWS, Positions
+from .reduced import few_values, reduced
 from .seeded import SeededPool, key_bytes
 
 # Masks that need no positions, values that a seed draws, and tensors that stay ordinary initializers.
@@ -91,7 +92,9 @@ def pack(tensor: SparseTensor, values: str, *, bitwise: bool) -> Packed:
     Raises:
         UnsupportedError: a value does not fit the value type.
     """
-    part = part_of(tensor, values)
+    part = part_of(reduced(tensor), values)
+    if part.values is not None and part.coded is None and part.entry.stored is None:
+        part = replace(part, coded=few_values(tensor, part.values))
     entry, mask = part.entry, part.mask
     found, positions = None, None
     if mask is not None and 0 < entry.kept_count < entry.size:

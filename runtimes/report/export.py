@@ -119,6 +119,8 @@ def exported(
         what = SparseCheckpoint.load(path) if source or finetune_epochs else SparseCheckpoint.open(path)
         network = source_from_record(what.metadata.model, model) if source else None
     check_values(format, values)
+    if not isinstance(what, Path):
+        sentences += _materialised(what, format)
     if data and not finetune_epochs and format != INT8:
         raise UsageError(
             f"--data is what --finetune-values trains on and what {INT8} is calibrated on; give one of them as well."
@@ -174,6 +176,22 @@ def exported(
     whole = account.bytes[0] / artifact.size
     summary = f"{output}: {format}, {human_bytes(artifact.size)}, {whole:.2f}x smaller than the whole network's values."
     return "\n".join([*account.lines(), summary])
+
+
+def _materialised(checkpoint: SparseCheckpoint, format: str) -> list[str]:
+    """Return what it costs that a format stores values where a method trained something else."""
+    from ...exporters.manifest_checks import PARAMETRISATIONS
+    from ...exporters.materialise import materialisation
+
+    if format == "packed":
+        return []
+    if format == "onnx-unpack":
+        from ...exporters.unpacking.reduced import REDUCED
+
+        note = materialisation(checkpoint, (*PARAMETRISATIONS, *REDUCED))
+    else:
+        note = materialisation(checkpoint)
+    return [f"note: {note}"] if note else []
 
 
 def _fine_tuned(
