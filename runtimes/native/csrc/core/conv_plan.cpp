@@ -40,7 +40,7 @@ ConvPlan::ConvPlan(const ConvSpec& spec, const SparseRows& weight, int64_t h, in
   std::vector<size_t> tap_offset(taps, 0);
   // Of shifted copies more stays in use at a time than of what lies there once.
   const bool shifted = taps > 1 && spec.stride[0] == 1 && spec.stride[1] == 1;
-  const size_t bytes = block_bytes(weight, shifted ? 32 * 1024 : 40 * 1024);
+  const size_t bytes = block_bytes(weight, shifted ? 2.5 * 1024 : 4 * 1024);
   const bool unpadded = spec.pad == std::array<int64_t, 4>{0, 0, 0, 0};
   if (taps == 1 && unpadded) {
     const bool unit_stride = spec.stride == std::array<int64_t, 2>{1, 1};

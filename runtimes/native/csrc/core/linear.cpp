@@ -5,7 +5,7 @@
 namespace sparsepack {
 namespace {
 
-constexpr size_t kNear = 36 * 1024;
+constexpr double kUsed = 3.5 * 1024;
 constexpr int kTargetUnits = 8;
 constexpr size_t kGroupRows = 256;
 constexpr size_t kPackColumns = 64;  // features transposed by one job
@@ -19,7 +19,7 @@ SparseLinear::SparseLinear(SparseRows weight, ActivationSpec activation)
       tile_floats_(static_cast<size_t>(std::min(kTargetUnits, kernels_.max_units) * kUnit)) {
   ProgramShape shape;
   shape.group_rows = std::min<size_t>(kGroupRows, std::max<size_t>(16, (weight.rows / 4 + 15) / 16 * 16));
-  const size_t most = block_bytes(weight, kNear) / (tile_floats_ * sizeof(float));
+  const size_t most = block_bytes(weight, kUsed) / (tile_floats_ * sizeof(float));
   const size_t blocks = std::max<size_t>(1, (weight.columns + most - 1) / most);
   block_columns_ = shape.block_columns = (weight.columns + blocks - 1) / blocks;
   shape.offset_of = [this](size_t column) { return column * tile_floats_ / kUnit; };

@@ -4,12 +4,10 @@
 
 namespace sparsepack {
 
-size_t block_bytes(const SparseRows& weight, size_t cache) {
-  constexpr size_t kMost = 256 * 1024;
-  constexpr double kForRows = 2.5 * 1024;  // of the kept weights' own share
+size_t block_bytes(const SparseRows& weight, double used) {
+  constexpr double kCache = 32 * 1024, kMost = 256 * 1024;
   const double positions = static_cast<double>(weight.rows) * static_cast<double>(weight.columns);
-  const double wanted = kForRows * positions / static_cast<double>(weight.nonzeros() + 1);
-  return wanted < static_cast<double>(kMost) ? std::max(cache, static_cast<size_t>(wanted)) : kMost;
+  return static_cast<size_t>(std::clamp(used * positions / static_cast<double>(weight.nonzeros() + 1), kCache, kMost));
 }
 
 Program build_program(const SparseRows& weight, const ProgramShape& shape) {

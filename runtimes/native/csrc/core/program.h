@@ -36,10 +36,10 @@ struct ProgramShape {
   std::function<size_t(size_t column)> offset_of; // units from the tile's activations
 };
 
-// Activations of one block of the reduction: `cache`, about what the first-level cache holds, or more
-// where so few weights are kept that rows so short would cost more in taking up and putting down their
-// sums than the cache saves.
-size_t block_bytes(const SparseRows& weight, size_t cache);
+// Activations of one block of the reduction: what the first-level cache holds, or more where so few
+// weights are kept that rows so short would cost more in taking up and putting down their sums than
+// the cache saves; `used` bytes of each row's own share are then wanted.
+size_t block_bytes(const SparseRows& weight, double used);
 
 // Sums run in column order whatever the blocks, so results do not depend on the layout.
 Program build_program(const SparseRows& weight, const ProgramShape& shape);
