@@ -97,7 +97,7 @@ def one_seed(network: str, seed: int, options: Any) -> dict[str, Any]:
     known = runs / f"{network}-{seed}.json"
     found: dict[str, Any] = json.loads(known.read_text()) if known.exists() else {}
     data = load_data(options.data)
-    for way in WAYS:
+    for way in options.ways.split(","):
         if way in found:
             continue
         request = load_recipe(recipe(network, way, options.data, seed)).prune_recipes()[0]
@@ -116,11 +116,11 @@ def interval(values: list[float]) -> dict[str, float]:
     return {"mean": round(statistics.mean(values), 5), "half": round(half, 5)}
 
 
-def summary(seeds: list[dict[str, Any]]) -> dict[str, Any]:
+def summary(seeds: list[dict[str, Any]], ways: list[str]) -> dict[str, Any]:
     """Return, for every way of storing, ratio, accuracy and the accuracy lost against the same seed's dense network."""
     dense = [seed["dense"] for seed in seeds]
     rows: dict[str, Any] = {"dense": {"accuracy": interval(dense)}}
-    for way in WAYS[1:]:
+    for way in ways[1:]:
         for values in seeds[0][way]:
             entries = [seed[way][values] for seed in seeds]
             rows[f"{way} {values}"] = {
@@ -133,14 +133,14 @@ def summary(seeds: list[dict[str, Any]]) -> dict[str, Any]:
 
 def main() -> None:
     """Run every network and seed, and write the record."""
-    options = arguments(__doc__, seeds=5, runs="out/lenet-storage", data="npz:mnist10k.npz")
+    options = arguments(__doc__, seeds=5, runs="out/lenet-storage", data="npz:mnist10k.npz", ways=",".join(WAYS))
     found: dict[str, Any] = {}
     for network in NETWORKS:
         seeds = []
         for seed in range(options.seeds):
             seeds.append(one_seed(network, seed, options))
             print(network, seed, json.dumps(seeds[-1]["magnitude"]), flush=True)
-        found[network] = summary(seeds)
+        found[network] = summary(seeds, options.ways.split(","))
     sparsities = {name: settings[3] for name, settings in NETWORKS.items()}
     write(options.json, {"networks": found, "seeds": options.seeds, "sparsities": sparsities})
 

@@ -147,6 +147,12 @@ def lenet_storage(figures: Figures) -> list[str]:
             near = [row["ratio"]["mean"] for name, row in rows.items() if name.startswith(way) and _loses_little(row)]
             best = f"{max(near):.1f}x" if near else "none of these"
             lines.append(f"- {network}, {verb}: {best}")
+    lines += ["", "Frozen, smallest at 99.2 % of the dense accuracy or more, as FreezeNet's published point:", ""]
+    for network, rows in figures["networks"].items():
+        least = 0.992 * rows["dense"]["accuracy"]["mean"]
+        frozen = [row for name, row in rows.items() if name.startswith("freezenet")]
+        near = [row["ratio"]["mean"] for row in frozen if row["accuracy"]["mean"] >= least]
+        lines.append(f"- {network}: {max(near):.1f}x" if near else f"- {network}: none of these")
     return lines
 
 
