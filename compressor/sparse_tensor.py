@@ -120,7 +120,7 @@ def handed_tensor(
     fields = {**(record or {}), **handover.fields()}
     if handover.seed is not None:
         fields["seed"] = handover.seed
-    if fields["parts"] in PARAMETRISATIONS[handover.parametrisation].unseeded:
+    elif fields["parts"] in PARAMETRISATIONS[handover.parametrisation].unseeded:
         fields["seed"] = None
     draft = TensorRecord(name=name, shape=tuple(shape), dtype=dtype, sha256="", masked=mask is not None, **fields)
     kind = PARAMETRISATIONS[draft.parametrisation]
