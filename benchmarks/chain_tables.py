@@ -110,22 +110,26 @@ def _ordering(figures: dict[str, Any]) -> list[str]:
         + ".",
         "The paper's: " + ", ".join(f"{name} {theirs[name]:.1f}" for name in by_paper) + ".",
     ]
-    levels = (
-        ("fc-only", "hybrid", "l1-unstructured"),
-        ("l1-structured", "l2-structured", "l-minus-inf-structured", "random-structured"),
-        ("random-unstructured",),
+    best = [name for name in ("fc-only", "hybrid", "l1-unstructured") if name in means]
+    structured = [name for name in means if name.endswith("-structured")]
+    holds = min(means[name] for name in best) > max(means[name] for name in structured)
+    verdict = "comes out" if holds else "does not come out"
+    lines.append(f"{', '.join(best)} above everything structured: {verdict} in these rounds.")
+    above = [name for name in structured if means[name] > means.get("random-unstructured", 0.0)]
+    lines.append(
+        f"Structured above random unstructured: comes out for {', '.join(above) or 'none'}" + _others(structured, above)
     )
-    groups = [[means[name] for name in level if name in means] for level in levels]
-    if all(groups) and all(len(group) == len(level) for group, level in zip(groups, levels, strict=True)):
-        holds = min(groups[0]) > max(groups[1]) and min(groups[1]) > max(groups[2])
-        lines.append(
-            "The ordering fc-only, hybrid and L1 unstructured above structured above random unstructured "
-            + ("comes out." if holds else "does not come out as a whole.")
-        )
     when = figures["constant_from"].get("random-unstructured")
     if when is not None:
         lines.append(f"Random unstructured pruning predicts one class only from round {when} on (the paper's: 10).")
     return lines
+
+
+def _others(names: list[str], found: list[str]) -> str:
+    rest = [name for name in names if name not in found]
+    if not rest:
+        return "."
+    return f"; not for {', '.join(rest)}, which with this little training predicts one class only by then, too."
 
 
 def _sparsity(figures: dict[str, Any], names: list[str]) -> list[str]:

@@ -15,15 +15,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
 import torch.nn.functional as F
+from chain_tables import FIGURES
 from record import arguments, write
 from torch import nn
 
-from sparsepack import cli
+from sparsepack.compressor.analysis.runs import History
 from sparsepack.compressor.analysis.study import analyze
 from sparsepack.compressor.pipeline import prune
 from sparsepack.compressor.recipe import load_recipe
@@ -31,6 +31,7 @@ from sparsepack.files import write_bytes
 from sparsepack.models.data import load_data
 from sparsepack.models.source import TorchSource, load_source
 from sparsepack.models.zoo.lenet import LeNetS4
+from sparsepack.runtimes.report.analysis_figures import analysis_figures
 
 ROUNDS = 20
 # A fifth of what is left, 20 times: in as many rounds as the default rate takes.
@@ -51,9 +52,9 @@ CHAINS: dict[str, dict[str, Any]] = {
 # Beside the paper's eight techniques, for the first seed only.
 STUDIES = ("one-epoch", "finetuned")
 TECHNIQUES = tuple(name for name in CHAINS if name not in STUDIES)
-# The paper's second ensemble, and those whose weights are drawn.
+# The paper's second ensemble, and the run that masks are compared with.
 BEST = ("hybrid", "fc-only", "l1-unstructured")
-DRAWN = ("l1-unstructured", "l1-structured", "hybrid", "random-unstructured")
+REFERENCE = "l2-structured"
 
 
 class Quick(nn.Module):
@@ -158,16 +159,12 @@ def _constant_from(run: dict[str, Any]) -> int | None:
     return after if after <= last else None
 
 
-def draw(paths: Sequence[Path], data: str, reference: str, iteration: int, place: Path, *names: str) -> None:
-    """Have ``compress analyze`` draw its figures, and keep those called ``names`` in ``place``."""
-    with TemporaryDirectory() as scratch:
-        words = [str(path) for path in paths]
-        words += ["--reference", reference, "--iteration", str(iteration), "--data", f"npz:{data}"]
-        code = cli.run(["analyze", *words, "--figures", scratch])
-        if code:
-            raise SystemExit(code)
-        for name in names:
-            write_bytes(place / f"{name}.svg", (Path(scratch) / f"{name}.svg").read_bytes())
+def draw(found: tuple[dict[str, Any], list[History]], place: Path, *names: str) -> None:
+    """Write those figures of ``compress analyze`` that are called ``names`` and can be drawn of these runs."""
+    figures = analysis_figures(*found)
+    for name in names:
+        if f"{name}.svg" in figures:
+            write_bytes(place / f"{name}.svg", figures[f"{name}.svg"].encode())
 
 
 def study(runs: str, name: str) -> dict[str, Any] | None:
@@ -187,26 +184,22 @@ def finished(path: Path) -> bool:
 
 def report(options: Any, test_labels: Any) -> None:
     """Analyse the chains that are finished, draw the figures, write the record."""
+    place = Path(options.figures)
     records = {}
     for seed in range(5 if options.full else 1):
-        paths = [folder(options.runs, name, seed) for name in TECHNIQUES]
-        present = [path for path in paths if finished(path)]
-        best = [",".join(BEST)] if {path.name for path in present} >= set(BEST) else []
-        reference = "l2-structured" if finished(folder(options.runs, "l2-structured", seed)) else present[0].name
-        records[seed], _ = analyze(
-            present, data=f"npz:{options.data}", reference=reference, iteration=18, ensembles=best
-        )
+        present = [path for name in TECHNIQUES if finished(path := folder(options.runs, name, seed))]
+        names = [path.name for path in present]
+        best = [",".join(BEST)] if set(names) >= set(BEST) else []
+        reference = REFERENCE if REFERENCE in names else names[0]
+        found = analyze(present, data=f"npz:{options.data}", reference=reference, iteration=18, ensembles=best)
+        records[seed] = found[0]
         if seed == 0:
-            place = Path(options.figures)
-            evolution = [f"evolution-{name}-fc3" for name in DRAWN if finished(folder(options.runs, name, 0))]
-            layers = [f"jaccard-{layer}" for layer in ("conv2", "fc1", "fc3")]
-            wanted = ("accuracy", "effective-sparsity", "agreement", "overlap", *layers, *evolution)
-            draw(present, options.data, reference, 18, place, *wanted)
-            draw(present, options.data, reference, 8, place, "masks-conv2")
-    studies = {name: found for name in STUDIES if (found := study(options.runs, name)) is not None}
+            draw(found, place, *(name for name in FIGURES if "masks" not in name))
+            draw(analyze(present, data="none", iteration=8), place, "masks-conv2")
+    studies = {name: far for name in STUDIES if (far := study(options.runs, name)) is not None}
     if studies:
         compared = [folder(options.runs, name, 0) for name in ("l1-unstructured", *studies)]
-        draw(compared, options.data, "l1-unstructured", 8, Path(options.figures) / "studies", "masks-conv2")
+        draw(analyze(compared, data="none", iteration=8), place / "studies", "masks-conv2")
     figures = figures_of(records, studies, options.epochs)
     figures["constant"] = round(100 * float((test_labels == 1).mean()), 3)
     write(options.json, figures)
