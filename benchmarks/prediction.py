@@ -19,6 +19,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import torch
 from record import arguments, write
 
@@ -77,6 +78,8 @@ def outcome(recipe: PruneRecipe, folder: Path) -> dict[str, Any]:
         if not isinstance(found, TorchSource):
             raise TypeError(recipe.model)
         source = heavy_tailed(found)
+        # Or the pipeline would draw the weights again, and the file would hold their seed.
+        recipe = msgspec.structs.replace(recipe, init=None)
     checkpoint = prune(recipe, folder / "run", source=source)
     figures: dict[str, Any] = {"bytes": {}}
     for format, values in FORMATS:
