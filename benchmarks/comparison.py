@@ -65,7 +65,7 @@ CHAINS = {5: {3: 0.9, 4: 0.95, 5: 0.98}, 17: {10: 0.9, 13: 0.95, 17: 0.98}}
 OPTIONS: dict[str, Any] = {
     "update_interval": 20,
     "isometry_steps": 200,
-    "transfer_epochs": 2,
+    "transfer_epochs": 1,
     "mask_interval": 50,
 }
 REQUIRED = {"ticket-transfer": {"source_optimiser": "adam"}}
