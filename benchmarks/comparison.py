@@ -259,7 +259,8 @@ def gather(known: dict[Job, dict[str, Any]], seeds: int) -> dict[str, Any]:
             flops = row["flops"] + (dense if continues(declared) else 0)
             entry |= {"accuracy": round(row["accuracy"], 4), "sparsity": round(row["sparsity"], 5)}
             entry["cost"] = round(flops / dense, 2) if dense else None
-            entry["empty"] = row["empty"]
+            # What is frozen computes all the same.
+            entry["empty"] = row["empty"] if declared.zeroes else []
         others[job.method] = entry
     missing = [job.name for job in jobs(seeds) if job not in known]
     return {"twelve": twelve, "others": others, "missing": missing}
