@@ -39,7 +39,7 @@ def comparison(figures: Figures) -> list[str]:
     ]
     for name, row in _by_paradigm(figures["others"]):
         if "refused" in row:
-            lines.append(f"| {name} | {row['paradigm']} | {row['structure']} | - | refused: {row['refused']} | - |")
+            lines.append(f"| {name} | {row['paradigm']} | {row['structure']} | - | no result: {row['refused']} | - |")
         else:
             cost = "-" if row["cost"] is None else f"{row['cost']:.2f}x"
             collapsed = f" (nothing left of {', '.join(row['empty'])})" if row["empty"] else ""
