@@ -1,5 +1,7 @@
 """Allocation against published density tables, and the conservation law: totals are exact."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Mapping
 
