@@ -110,12 +110,15 @@ NORMALISED = ("network-slimming", "early-bird", "batchnorm-only")
 # An allocation says where these begin; which layer has how many weights is what they learn.
 REDISTRIBUTES = ("dsr", "snfs")
 
-# With these every choice is combined with every other; with the rest, each choice with the defaults of the others.
+# With these every choice is combined with every other. With the rest, each structure and schedule goes with the others'
+# defaults, and so does one further allocation, another one from method to method: allocating knows no method.
 EXHAUSTIVE = ("magnitude", "lottery-ticket", "snip", "rigl")
 
 
 def combinations(method: Method) -> Iterator[tuple[str, str, str]]:
     defaults = (method.structures[0], method.allocations[0], method.schedules[0])
+    others = method.allocations[1:]
+    further = others[list(METHODS).index(method.name) % len(others)] if others else None
     for structure in method.structures:
         for allocation in method.allocations:
             for schedule in method.schedules:
@@ -124,9 +127,9 @@ def combinations(method: Method) -> Iterator[tuple[str, str, str]]:
                     # Blocks have one density and nothing between dense and it.
                     if (allocation, schedule) == ("uniform", "one-shot"):
                         yield choice
-                elif (method.name in EXHAUSTIVE and structure != "block") or sum(
-                    map(str.__ne__, choice, defaults)
-                ) <= 1:
+                elif (method.name in EXHAUSTIVE and structure != "block") or (
+                    sum(map(str.__ne__, choice, defaults)) <= 1 and allocation in (defaults[1], further)
+                ):
                     yield choice
 
 
