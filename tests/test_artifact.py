@@ -63,7 +63,7 @@ def test_what_is_no_artifact_is_refused_by_name(checkpoint_of: Build, tmp_path: 
         "zip": b"PK\x03\x04" * 9,
     }.items():
         (tmp_path / name).write_bytes(content)
-        assert "is no artifact: neither a sparsepack file (packed, csr, nm" in reason(tmp_path / name)
+        assert "is no artifact: neither a sparsepack file (" in reason(tmp_path / name)
     save_file({"a": np.ones(2)}, tmp_path / "foreign.safetensors")
     assert "none of ours: its metadata names the format None" in reason(tmp_path / "foreign.safetensors")
     two_of_four(checkpoint_of).save(tmp_path / "checkpoint.safetensors")
