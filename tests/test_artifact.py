@@ -60,7 +60,6 @@ def test_what_is_no_artifact_is_refused_by_name(checkpoint_of: Build, tmp_path: 
         "empty": b"",
         "text": b"hello, this is text\n",
         "zeros": bytes(100),
-        "zip": b"PK\x03\x04" * 9,
     }.items():
         (tmp_path / name).write_bytes(content)
         assert "is no artifact: neither a sparsepack file (" in reason(tmp_path / name)
@@ -68,6 +67,9 @@ def test_what_is_no_artifact_is_refused_by_name(checkpoint_of: Build, tmp_path: 
     assert "none of ours: its metadata names the format None" in reason(tmp_path / "foreign.safetensors")
     two_of_four(checkpoint_of).save(tmp_path / "checkpoint.safetensors")
     assert "is a checkpoint, no artifact; 'compress export'" in reason(tmp_path / "checkpoint.safetensors")
+    # PyTorch's programs are zip archives, so that one which cannot be opened is a damaged one.
+    (tmp_path / "zip").write_bytes(b"PK\x03\x04" * 9)
+    assert "its zip archive is damaged" in reason(tmp_path / "zip")
 
 
 @pytest.mark.parametrize("format", CONTAINERS)
