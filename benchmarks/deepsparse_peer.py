@@ -77,9 +77,17 @@ class Peer:
 def older(model: onnx.ModelProto, shape: tuple[int, ...]) -> onnx.ModelProto:
     """Return a model of opset 17 for inputs of one shape: axes as attributes, Gelu by the error function."""
     constants = {tensor.name: tensor for tensor in model.graph.initializer}
+    constants |= {
+        node.output[0]: attribute.t
+        for node in model.graph.node
+        if node.op_type == "Constant"
+        for attribute in node.attribute
+        if attribute.name == "value"
+    }
     nodes: list[onnx.NodeProto] = []
     for node in model.graph.node:
-        if node.op_type.startswith("Reduce") and len(node.input) > 1:
+        # ReduceSum alone had its axes as an input by then.
+        if node.op_type.startswith("Reduce") and node.op_type != "ReduceSum" and len(node.input) > 1:
             axes = numpy_helper.to_array(constants[node.input[1]]).tolist()
             keep = {a.name: helper.get_attribute_value(a) for a in node.attribute if a.name == "keepdims"}
             nodes.append(helper.make_node(node.op_type, node.input[:1], node.output, axes=axes, **keep))
