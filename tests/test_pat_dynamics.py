@@ -270,7 +270,7 @@ def test_the_scale_penalty_is_the_subgradient_of_l1() -> None:
     assert torch.allclose(module[1].weight.grad, torch.tensor([0.1, -0.1, 0.0, 0.1]))
     assert not module[1].bias.grad.any()
     assert not module[0].weight.grad.any()
-    with pytest.raises(UnsupportedError, match="scales of batch normalisation, and this network has none"):
+    with pytest.raises(UnsupportedError, match="scales of batch normalisation here, and this network has none"):
         ScalePenalty(linear_network(3, 2), 0.1)
 
 
