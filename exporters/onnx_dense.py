@@ -1,8 +1,8 @@
 """``onnx``: dense values in an ordinary graph, the baseline that every runtime loads.
 
 From a torch source: the module is lowered with the checkpoint's weights in it, and the file begins with our manifest
-(:mod:`.onnx_seal`). From an ONNX source: a copy of the
-original with the pruned initializers' bytes replaced, and nothing else changed. ``fp16`` stores weights in half
+(:mod:`.onnx_seal`). From an ONNX source: a copy of the original with the pruned initializers' bytes replaced and a
+manifest of ours, if it had one, taken out; nothing else is changed. ``fp16`` stores weights in half
 precision behind Cast nodes, which runtimes fold away while they load; inputs and arithmetic stay float32.
 """
 
@@ -17,6 +17,7 @@ from ..compressor.checkpoint import SparseCheckpoint
 from ..errors import UnsupportedError
 from ..files import Array, refuse_existing, sha256_array
 from .manifest import TensorEntry, describe, identity_entry
+from .onnx_seal import remove_seal
 from .parts import check_values, half, rounds
 
 if TYPE_CHECKING:
@@ -72,6 +73,8 @@ def write_onnx_dense(
             )
         if not sparse_initializers:
             source.write(path, state, force=force)
+            # A file of ours says what its weights are; the copy has others.
+            remove_seal(path)
             return []
     model = lowered(source, checkpoint)
     entries, error = _store(model, checkpoint, state, values)

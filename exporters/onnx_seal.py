@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import shutil
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from typing import Any
 import msgspec
 
 from ..errors import FileFormatError, HashMismatchError
+from ..files import atomic_path
 from .container import check_version
 
 KEY = b"sparsepack.onnx"
@@ -81,6 +83,25 @@ def read_seal(path: Path) -> bytes | None:
     if value[:_DIGEST] != digest.hexdigest().encode():
         raise HashMismatchError(f"{path} was changed after it was written: its SHA-256 differs.")
     return content
+
+
+def remove_seal(path: Path) -> None:
+    """Take our entry, if there is one in front, out of a file whose contents it no longer tells.
+
+    Raises:
+        FileFormatError: the entry is cut off.
+    """
+    with path.open("rb") as stream:
+        head = stream.read(_HEAD)
+        if KEY not in head:
+            return
+        try:
+            length, begin = _read_varint(head, 1)
+        except IndexError as error:
+            raise FileFormatError(f"{path} is truncated: its sparsepack entry ends early.") from error
+        stream.seek(begin + length)
+        with atomic_path(path) as temporary, temporary.open("wb") as copy:
+            shutil.copyfileobj(stream, copy, _CHUNK)
 
 
 def sealed_metadata(path: Path, format: str, version: int) -> dict[str, Any]:

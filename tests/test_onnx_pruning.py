@@ -12,6 +12,8 @@ from sparsepack.compressor.checkpoint import SparseCheckpoint
 from sparsepack.compressor.pipeline import prune
 from sparsepack.compressor.recipe import single_run
 from sparsepack.compressor.settings import PruneRecipe
+from sparsepack.exporters import export
+from sparsepack.models.source import load_source
 
 
 def run_of(model: str = "lenet-300-100", **options: Any) -> PruneRecipe:
@@ -75,3 +77,18 @@ def test_two_of_four_in_an_onnx_matmul_runs_along_its_reduction(tmp_path: Path) 
     assert mask is not None
     assert (mask.T.reshape(10, 36, 4).sum(axis=-1) == 2).all()
     assert checkpoint.metadata.warnings == ["'conv' stays dense: its reduction length 9 is no multiple of 4."]
+
+
+def test_an_onnx_file_of_our_own_is_pruned_like_any_other(tmp_path: Path) -> None:
+    """Its manifest, which tells the weights that it had, does not stay."""
+    dense = prune(run_of(method="dense", sparsity=None), tmp_path / "dense")
+    network = load_source("lenet-300-100", options={"input_shape": [1, 8, 8], "classes": 10})
+    export(dense, "onnx", tmp_path / "ours.onnx", source=network)
+    recipe = run_of(str(tmp_path / "ours.onnx"), sparsity=0.8, epochs=None, data=None)
+    checkpoint = prune(recipe, tmp_path / "pruned")
+    artifact = export(checkpoint, "onnx", tmp_path / "pruned.onnx", source=load_source(str(tmp_path / "ours.onnx")))
+    assert artifact.metadata is None
+    written = {t.name: numpy_helper.to_array(t) for t in onnx.load(tmp_path / "pruned.onnx").graph.initializer}
+    for name in masked(checkpoint):
+        np.testing.assert_array_equal(written[name], checkpoint.tensors[name].dense())
+    onnx.checker.check_model(onnx.load(tmp_path / "pruned.onnx"))
