@@ -36,6 +36,7 @@ _BROKEN = (
     NotImplementedError,
     RuntimeError,
     tokenize.TokenError,
+    SyntaxError,  # numpy reads a dtype of several fields as Python source
 )
 
 Arrays = tuple[Array, Array, Array, Array]

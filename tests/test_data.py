@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import re
 import struct
 import sys
 import zipfile
@@ -275,6 +276,14 @@ def test_hostile_npz_files_are_refused(tmp_path: Path) -> None:
     broken[200] ^= 0xFF
     path.write_bytes(broken)
     with pytest.raises(DataError):
+        load_data(text)
+    # A dtype of several fields that does not parse.
+    member = io.BytesIO()
+    np.save(member, arrays()["x_train"])
+    with zipfile.ZipFile(path, "w") as archive:
+        for key in arrays():
+            archive.writestr(f"{key}.npy", re.sub(rb"'descr': '[^']*'", b"'descr': '(,u1'", member.getvalue()))
+    with pytest.raises(DataError, match="cannot read"):
         load_data(text)
     # A header that promises more than the file could hold, once against its own size and once against all reason.
     for shape, size in (((10**12, 6, 6), None), ((1 << 20, 1 << 10), 1 << 30)):
