@@ -81,6 +81,6 @@ def paired_ratio(numerator: list[float], denominator: list[float]) -> dict[str, 
 
 def in_child(code: str, *values: str) -> dict[str, Any]:
     """Run Python code in a fresh process; it prints one JSON object as its last line, which is returned."""
-    done = subprocess.run([sys.executable, "-c", code, *values], check=True, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", code, *values], check=True, stdout=subprocess.PIPE, text=True)
     result: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
     return result
