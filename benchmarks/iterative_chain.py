@@ -19,8 +19,8 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from chain_tables import FIGURES
 from record import arguments, write
+from tables_chain import FIGURES
 from torch import nn
 
 from sparsepack.compressor.analysis.runs import History

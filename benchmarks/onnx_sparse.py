@@ -20,6 +20,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -139,8 +140,7 @@ def timed(folder: Path, batch: int, threads: int, runs: int, peer_python: str) -
     cell["max_error_over_std"] = float(np.abs(expected - found).max() / expected.std())
     cell["notes"] = list(sessions["sparse"].notes)
     if batch == 1:
-        # A lambda with a default.
-        loads = interleaved({key: lambda key=key: load(key) for key in ("dense", "sparse")}, 3)  # type: ignore[misc]
+        loads = interleaved({key: partial(load, key) for key in ("dense", "sparse")}, 3)
         cell["load"] = {key: summary(seconds) for key, seconds in loads.items()}
         cell["load_ratio"] = paired_ratio(loads["sparse"], loads["dense"])
     return cell

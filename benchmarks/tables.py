@@ -7,13 +7,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from chain_tables import iterative_chain
-from pai_tables import pai_densities, pai_speed, training_flops
 from record import RESULTS
+from tables_cells import ratio_cell
+from tables_chain import iterative_chain
 from tables_measure import latency_trust, prediction
 from tables_methods import comparison
-from tables_parts import part_storage
+from tables_pai import pai_densities, pai_speed, training_flops
+from tables_slimming import slim_cycle, slimming, slimming_cost, slimming_peer
 from tables_sparse import layer_curves, layer_grid, onnx_sparse, sparse_kernels, zoo_parity
+from tables_storage import lenet_storage, packed_storage, part_storage, resnet50_storage
 
 Figures = dict[str, Any]
 
@@ -49,115 +51,13 @@ def training_overhead(figures: Figures) -> list[str]:
     ]
     for network, row in figures.items():
         if "plain loop" in row:
-            ratios = [_ratio(row.get(f"{name} / plain loop")) for name in methods]
+            ratios = [ratio_cell(row.get(f"{name} / plain loop")) for name in methods]
             lines.append(f"| {network} | {row['plain loop']['median_ms']:.0f} ms | {' | '.join(ratios)} |")
     updates = figures.get("mask update of resnet-50", {})
     if updates:
         shown = ", ".join(f"{name} {row['median_ms']:.0f} ms" for name, row in updates.items())
         lines += ["", f"One mask update of ResNet-50 at 90 % (target: under a second), median: {shown}."]
     return lines
-
-
-def resnet50_storage(figures: Figures) -> list[str]:
-    """ResNet-50 at 90 %: time, memory, bytes."""
-    prune, export, load, storage = (figures[key] for key in ("prune", "export", "load", "storage"))
-    zipped = storage["zipped_dense_bytes"] / storage["bytes"]
-    rows = [
-        ("global magnitude pruning, median", f"{_middle(prune['seconds']):.2f} s", "3 s"),
-        ("extra memory while pruning", f"{prune['extra_over_model']:.2f}x the model", "3x"),
-        ("export to `packed`, median", f"{_middle(export['seconds']):.2f} s", "6 s"),
-        ("loading it back, hashes checked, median", f"{_middle(load['seconds']):.2f} s", "1.5 s"),
-        ("`packed` over the order-0 bound", f"{storage['over_bound']:.4f}x", "1.04x"),
-        ("zstd-19 of the dense weights over `packed`", f"{zipped:.3f}x", "at least 1.2x"),
-    ]
-    return [
-        f"25,502,912 prunable weights, kaiming-normal, seed 0, {prune['kept']:,} kept. `packed`: {storage['bytes']:,} "
-        f"bytes; dense: {storage['dense_bytes']:,}; zstd-19 of dense: {storage['zipped_dense_bytes']:,}; order-0 "
-        f"bound: {storage['entropy_bound_bytes']:,.0f}. The file lies below that bound mainly because "
-        "the bound charges full mantissas for batch-norm tensors that are constant here and cost the codec almost "
-        f"nothing; for the pruned weights alone it is {storage['weights_over_bound']:.4f}x.",
-        "",
-        "| figure | measured | target |",
-        "|---|---|---|",
-        *(f"| {name} | {value} | {target} |" for name, value, target in rows),
-    ]
-
-
-PACKED_TARGETS = {"resnet-50": (1.02, 0.81), "lenet-5-caffe": (1.05, 0.86), "text-encoder": (1.05, 0.86)}
-
-
-def packed_storage(figures: Figures) -> list[str]:
-    """Lossless files against the bound and zstd; speed and memory of the codec."""
-    lines = [
-        "`packed` without loss, header included, over the order-0 bound and over zstd-19 of the dense weights. Below "
-        "the bound is what order 0 does not see: magnitudes that begin at a threshold, constant statistics, and values "
-        "told from the seed that drew them, which pays where training was short (the text encoder: two epochs).",
-        "",
-        "| network | sparsity | bytes | over the bound | target | over zstd-19 | target |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    for network, rows in figures["networks"].items():
-        bound, zstd = PACKED_TARGETS[network]
-        for sparsity, row in rows.items():
-            wanted = f"{zstd:.2f}x" if network != "resnet-50" or sparsity == "0.9" else "-"
-            lines.append(
-                f"| {network} | {100 * float(sparsity):.0f} % | {row['bytes']:,} | {row['over_bound']:.4f}x "
-                f"| {bound:.2f}x | {row['over_zstd']:.4f}x | {wanted} |"
-            )
-    if "codec" not in figures:
-        return lines
-    lines += ["", "ResNet-50 at 90 %, one thread, hashes checked; megabytes of dense weights, best of five:", ""]
-    lines += ["| | speed | target | extra memory | target |", "|---|---|---|---|---|"]
-    for what, target in (("encode", 40), ("decode", 300)):
-        row = figures["codec"][what]
-        allowed = 2 * row["largest_bytes"] / 1e6 + 64
-        lines.append(
-            f"| {what} | {row['megabytes_per_second']:.0f} MB/s | {target} MB/s | {row['extra_bytes'] / 1e6:.0f} MB "
-            f"| {allowed:.0f} MB |"
-        )
-    return lines
-
-
-def lenet_storage(figures: Figures) -> list[str]:
-    """The LeNets of Deep Compression."""
-    lines = [
-        f"Trained on 8,000 images of MNIST, tested on 2,000 others; {figures['seeds']} seeds, mean and 95 % interval. "
-        "Deep Compression (Han et al. 2016) published 40x for LeNet-300-100 and 39x for LeNet-5, FreezeNet (Wimmer et "
-        "al. 2020) 157x at 99.2 % of the baseline's accuracy; their networks saw all 60,000 training images. "
-        "Target: at least 45x, at most 0.3 points below the dense network of the same seed.",
-        "",
-        "| network | stored | smaller than dense fp32 | accuracy | points lost |",
-        "|---|---|---|---|---|",
-    ]
-    for network, rows in figures["networks"].items():
-        for name, row in rows.items():
-            method, _, values = name.partition(" ")
-            at = figures["sparsities"][network].get(method)
-            stored = name if at is None else f"{method.removesuffix('-more')} {100 * at:.0f} %, {values}"
-            accuracy = f"{100 * row['accuracy']['mean']:.2f} +- {100 * row['accuracy']['half']:.2f} %"
-            if "ratio" not in row:
-                lines.append(f"| {network} | {stored} | 1x | {accuracy} | |")
-                continue
-            ratio = f"{row['ratio']['mean']:.1f} +- {row['ratio']['half']:.1f}x"
-            lost = f"{row['points_lost']['mean']:+.2f} +- {row['points_lost']['half']:.2f}"
-            lines.append(f"| {network} | {stored} | {ratio} | {accuracy} | {lost} |")
-    lines += ["", "Smallest at a mean loss of at most 0.3 points:", ""]
-    for network, rows in figures["networks"].items():
-        for way, verb in (("magnitude", "pruned"), ("freezenet", "frozen at the seed")):
-            near = [row["ratio"]["mean"] for name, row in rows.items() if name.startswith(way) and _loses_little(row)]
-            best = f"{max(near):.1f}x" if near else "none of these"
-            lines.append(f"- {network}, {verb}: {best}")
-    lines += ["", "Frozen, smallest at 99.2 % of the dense accuracy or more, as FreezeNet's published point:", ""]
-    for network, rows in figures["networks"].items():
-        least = 0.992 * rows["dense"]["accuracy"]["mean"]
-        frozen = [row for name, row in rows.items() if name.startswith("freezenet")]
-        near = [row["ratio"]["mean"] for row in frozen if row["accuracy"]["mean"] >= least]
-        lines.append(f"- {network}: {max(near):.1f}x" if near else f"- {network}: none of these")
-    return lines
-
-
-def _loses_little(row: Figures) -> bool:
-    return bool(row["points_lost"]["mean"] <= 0.3)
 
 
 def freezenet_crossing(figures: Figures) -> list[str]:
@@ -189,112 +89,6 @@ def freezenet_crossing(figures: Figures) -> list[str]:
     ]
 
 
-def slimming(figures: Figures) -> list[str]:
-    """Slimmed graphs against masked ones."""
-    rows, stays = [], []
-    for name, ratios in figures.items():
-        for ratio, row in ratios.items():
-            if "refused" in row:
-                rows.append(f"| {name} | {100 * float(ratio):.0f} % | 0 |" + " - |" * 7 + " refused, see below |")
-                continue
-            kept = [f"{row[key][1] / row[key][0]:.2f}" for key in ("parameters", "macs", "bytes")]
-            error = "-" if row["error"] is None else f"{row['error']:.0e}"
-            if row["error_in_double"] is not None:
-                error += f" ({row['error_in_double']:.0e} in double)"
-            seconds = "-" if row["seconds"] is None else f"{row['seconds']:.2f} s"
-            rows.append(
-                f"| {name} | {100 * float(ratio):.0f} % | {row['widths']} | {' | '.join(kept)} | {error} "
-                f"| {_ratio(row['speedup'])} | {_ratio(row.get('speedup_rounded'))} | {seconds} | {_green(row)} |"
-            )
-        last = ratios[max(ratios)]
-        for units, why in last.get("stays", [])[:_REASONS]:
-            stays.append(f"| {name} | {units:,} | {why.rpartition(' (')[0] or why} |")
-    return [
-        "Share of the channels cut from every coupled group, weakest first; left of parameters, multiply-accumulates "
-        "and bytes; largest difference from the masked graph in standard deviations of its output over 16 inputs "
-        "(target 1e-4; where float32 rounding alone exceeds it, both graphs are evaluated in double precision, target "
-        "1e-9); masked over slimmed latency in ONNX Runtime, one thread, batch 1, median (p10-p90) of paired runs, as "
-        "cut and with widths rounded up to multiples of 16 (`--round-to 16`); seconds for analysis and rewriting "
-        "(target for ResNet-50: 3 s). Green: the same function, and faster in one of the two forms where it was timed.",
-        "",
-        "| network | cut | widths | parameters | MACs | bytes | error | speedup | multiples of 16 | time | |",
-        "|---|---|---|---|---|---|---|---|---|---|---|",
-        *rows,
-        "",
-        "What stays and why, most units first (a unit counts in every weight that is fixed by itself):",
-        "",
-        "| network | units | reason |",
-        "|---|---|---|",
-        *stays,
-    ]
-
-
-_REASONS = 3
-
-
-def _green(row: Figures) -> str:
-    error = row["error"] if row["error_in_double"] is None else row["error_in_double"]
-    same = error is not None and error <= (1e-4 if row["error_in_double"] is None else 1e-9)
-    timed = [row[key]["median"] for key in ("speedup", "speedup_rounded") if row.get(key)]
-    return "green" if same and (not timed or max(timed) >= 1) else "red"
-
-
-def slimming_peer(figures: Figures) -> list[str]:
-    """ResNet-50 against Torch-Pruning."""
-    graphs = figures["graphs"]
-    rows = [
-        f"| {name} | {row['parameters']:,} | {row['macs']:,} | {row['median_ms']:.1f} ms |"
-        for name, row in graphs.items()
-    ]
-    return [
-        f"Half of the channels of ResNet-50 removed by L1 norm; the peer is {figures['peer']}. `by latency` is the "
-        "choice of `--target-latency` at no more parameters than the peer's. The peer's time over ours, paired: "
-        f"{_ratio(figures['peer over ours'])} at equal widths (target: no worse than 1), "
-        f"{_ratio(figures['peer over by latency'])} by latency (target: above 1).",
-        "",
-        "| graph | parameters | MACs | median |",
-        "|---|---|---|---|",
-        *rows,
-    ]
-
-
-def slimming_cost(figures: Figures) -> list[str]:
-    """Seconds and memory of slimming itself."""
-    targets = {"resnet-50": 3, "1,000 operators": 10}
-    rows = [
-        f"| {name}: analysed and rewritten | {row['median']:.2f} s | {targets[name]} s |"
-        for name, row in figures["seconds"].items()
-    ]
-    rows += [
-        f"| {name}: peak over the file's {row['file_bytes'] / 1e9:.2f} GB | {row['over_file']:.2f}x | 2.5x |"
-        for name, row in figures["memory"].items()
-    ]
-    return ["| figure | measured | target |", "|---|---|---|", *rows]
-
-
-def slim_cycle(figures: Figures) -> list[str]:
-    """Accuracy at half the multiply-accumulates."""
-    rows = []
-    for data, ways in figures.items():
-        trained, tuned = ways["epochs"]
-        for way in ("dense", "at once", "slim, fine-tune, slim again", "at once, random channels"):
-            found = ways[way]
-            rounds = found.get("rounds", [])
-            macs = f"{rounds[-1]['macs'][1] / rounds[0]['macs'][0]:.3f}" if rounds else "1"
-            parameters = f"{rounds[-1]['parameters'][1] / rounds[0]['parameters'][0]:.3f}" if rounds else "1"
-            epochs = f"{trained} + {tuned}" if rounds else f"{trained}"
-            rows.append(f"| {data} | {way} | {epochs} | {parameters} | {macs} | {100 * found['accuracy']:.2f} % |")
-    return [
-        "ResNet-20, 30 % of every width removed by the L2 norm of coupled channels (at random for the control), the "
-        "small module trained on; the cycle removes them in two steps with half of that training after each. One seed; "
-        "the test splits have 360 and 2,000 images, so that one image is 0.28 and 0.05 points.",
-        "",
-        "| data | way | epochs | parameters left | MACs left | test accuracy |",
-        "|---|---|---|---|---|---|",
-        *rows,
-    ]
-
-
 def one_shot(figures: Figures) -> list[str]:
     """Output error of one-shot pruning without retraining."""
     lines = [
@@ -320,11 +114,12 @@ def pruning_speed(figures: Figures) -> list[str]:
     """Scoring and pruning beside the work that they cannot do without."""
     layer, taylor = figures["sparsegpt"], figures["taylor"]
     chosen, target = figures["selection"]["selection"]["median_ms"], figures["selection"]["target_ms"]
+    ours, passes = ratio_cell(layer["ratio"]), ratio_cell(taylor["ratio"])
     return [
         "| figure | measured | target |",
         "|---|---|---|",
-        f"| SparseGPT on a 384x1536 layer / plain dense algorithm | {_ratio(layer['ratio'])} | {layer['target']}x |",
-        f"| Taylor scores of ResNet-20 / the same passes | {_ratio(taylor['ratio'])} | {taylor['target']}x |",
+        f"| SparseGPT on a 384x1536 layer / plain dense algorithm | {ours} | {layer['target']}x |",
+        f"| Taylor scores of ResNet-20 / the same passes | {passes} | {taylor['target']}x |",
         f"| exact k of 25,000,000 scores | {chosen:.0f} ms | {target} ms |",
     ]
 
@@ -372,16 +167,6 @@ SECTIONS: dict[str, tuple[str, Callable[[Figures], list[str]]]] = {
     "freezenet_crossing": ("FreezeNet against SNIP", freezenet_crossing),
     "comparison": ("Methods compared on LeNet-5-Caffe", comparison),
 }
-
-
-def _ratio(row: Figures | None) -> str:
-    if row is None:
-        return "-"
-    return f"{row['median']:.3f}x ({row['p10']:.3f}-{row['p90']:.3f})"
-
-
-def _middle(seconds: list[float]) -> float:
-    return sorted(seconds)[len(seconds) // 2]
 
 
 def _accuracy(row: Figures) -> str:

@@ -65,7 +65,7 @@ def _clip_bounds(graph: Graph, node: onnx.NodeProto) -> list[float] | None:
     """Return the constant bounds of a Clip; before opset 11 they are attributes."""
     bounds = [
         float(attribute(node, "min", -math.inf)),  # type: ignore[arg-type]  # typed by its name
-        float(attribute(node, "max", math.inf)),  # type: ignore[arg-type]
+        float(attribute(node, "max", math.inf)),  # type: ignore[arg-type]  # as above
     ]
     for place, name in enumerate(node.input[1:3]):
         if name:
