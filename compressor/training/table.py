@@ -36,6 +36,10 @@ def _nothing(key: int | str) -> Mapping[str, Array]:
     return {}
 
 
+def _copied(masks: Mapping[str, BoolArray]) -> Masks:
+    return {name: torch.from_numpy(mask.copy()) for name, mask in masks.items()}
+
+
 @dataclass(frozen=True)
 class Context:
     """What dynamics may need to begin.
@@ -85,7 +89,7 @@ class Context:
 
     def torch_masks(self) -> Masks:
         """Return the masks as fresh tensors."""
-        return {name: torch.from_numpy(mask.copy()) for name, mask in self.masks.items()}
+        return _copied(self.masks)
 
     @property
     def aim(self) -> tuple[nn.Module, MaskRule, float]:
@@ -139,8 +143,9 @@ def _subspace(context: Context) -> Dynamics:
 
 
 def _partly_frozen(context: Context) -> Dynamics:
-    fixed = {name: torch.from_numpy(mask.copy()) for name, mask in context.fixed.items()}
-    return PartlyFrozen(context.module, context.torch_masks(), fixed, context.settings, context.counter.masked_step)
+    return PartlyFrozen(
+        context.module, context.torch_masks(), _copied(context.fixed), context.settings, context.counter.masked_step
+    )
 
 
 def _gradual(context: Context) -> Dynamics:

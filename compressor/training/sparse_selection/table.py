@@ -22,31 +22,18 @@ if TYPE_CHECKING:
     from ..table import Context
 
 
-def _selected(context: Context) -> Dynamics:
-    return EdgePopup(
-        context.module,
-        context.chosen,
-        context.sparsity,
-        seed=context.seed,
-        flops=context.counter.dense_gradient_step,
-    )
+def _popup(kind: type[EdgePopup]) -> Callable[[Context], Dynamics]:
+    """Return how a selection begins that takes nothing but its aim: EdgePopup, or one that differs in its scores."""
 
+    def begin(context: Context) -> Dynamics:
+        return kind(*context.aim, seed=context.seed, flops=context.counter.dense_gradient_step)
 
-def _biprop(context: Context) -> Dynamics:
-    return Biprop(
-        context.module,
-        context.chosen,
-        context.sparsity,
-        seed=context.seed,
-        flops=context.counter.dense_gradient_step,
-    )
+    return begin
 
 
 def _iterand(context: Context) -> Dynamics:
     return IteRand(
-        context.module,
-        context.chosen,
-        context.sparsity,
+        *context.aim,
         seed=context.seed,
         redraw=context.redraw,
         every=context.options["update_interval"],
@@ -57,9 +44,7 @@ def _iterand(context: Context) -> Dynamics:
 
 def _signed_supermask(context: Context) -> Dynamics:
     return SignedSupermask(
-        context.module,
-        context.chosen,
-        context.sparsity,
+        *context.aim,
         threshold=context.options["threshold"],
         seed=context.seed,
         flops=context.counter.dense_gradient_step,
@@ -68,9 +53,7 @@ def _signed_supermask(context: Context) -> Dynamics:
 
 def _supermask(context: Context) -> Dynamics:
     return Supermask(
-        context.module,
-        context.chosen,
-        context.sparsity,
+        *context.aim,
         rescaled=context.options["rescale"],
         seeds=context.seeds,
         flops=context.counter.dense_gradient_step,
@@ -103,9 +86,7 @@ def _slots(context: Context) -> Dynamics:
 
 def _tasks(context: Context) -> Dynamics:
     return TaskMask(
-        context.module,
-        context.chosen,
-        context.sparsity,
+        *context.aim,
         task=context.task,
         recorded=context.recorded,
         seed=context.seed,
@@ -113,20 +94,14 @@ def _tasks(context: Context) -> Dynamics:
     )
 
 
-def _jackpots(context: Context) -> Dynamics:
-    return Jackpots(
-        context.module, context.chosen, context.sparsity, seed=context.seed, flops=context.counter.dense_gradient_step
-    )
-
-
 SPARSE_SELECTION: dict[str, Callable[[Context], Dynamics]] = {
-    "selected": _selected,
-    "biprop": _biprop,
+    "selected": _popup(EdgePopup),
+    "biprop": _popup(Biprop),
     "iterand": _iterand,
     "signed-supermask": _signed_supermask,
     "supermask": _supermask,
     "signs": _signs,
     "slots": _slots,
     "tasks": _tasks,
-    "jackpots": _jackpots,
+    "jackpots": _popup(Jackpots),
 }
