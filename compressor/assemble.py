@@ -42,8 +42,8 @@ def assemble(network: MaskedNetwork, threads: int) -> SparseCheckpoint:
     owners = tied_names(network.module)
     prunable = {tensor.name: tensor for tensor in network.prunable}
     tensors: dict[str, SparseTensor] = {}
-    warnings = warnings_of(network)
     handed = storable(network)
+    warnings = warnings_of(network, handed)
     for name, array in state_arrays(network.module).items():
         fields: dict[str, Any] = {"role": _role(network.module, name, owners, prunable)}
         if name in prunable:
@@ -87,8 +87,8 @@ def recorded(recipe: PruneRecipe, threads: int) -> dict[str, Any]:
     return plain
 
 
-def warnings_of(network: MaskedNetwork) -> list[str]:
-    """Return what the user should know about the result, in full sentences."""
+def warnings_of(network: MaskedNetwork, handed: Mapping[str, Handover]) -> list[str]:
+    """Return what the user should know about the result, in full sentences; ``handed`` is :func:`storable`'s."""
     warnings = [] if network.rule is None else list(network.rule.space.warnings)
     warnings += network.warnings
     empty = "trains no weight" if network.method.frozen else "keeps no weight, so nothing flows through it"
@@ -111,7 +111,7 @@ def warnings_of(network: MaskedNetwork) -> list[str]:
             warnings.append(
                 f"structure {network.recipe.structure} cannot keep exactly {wanted} weights; {missing} fewer stay."
             )
-    unstored = network.handed.keys() - storable(network).keys()
+    unstored = network.handed.keys() - handed.keys()
     if unstored or (
         network.method.parametrisation in ("frozen", "selected")
         and any(name not in network.seeds for name in network.masks)
