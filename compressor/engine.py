@@ -31,7 +31,7 @@ from .shared_training import Outcome, SharedTrainings
 from .training.devices import readable_errors
 from .training.evaluation import test_accuracy
 from .training.rates import shortened
-from .training.resume import Position, Snapshots
+from .training.resume import Position, Snapshots, group_of
 from .training.tape import Tape
 from .training.trainer import Trainer
 from .training.views import TASK_VIEWS, VIEWS
@@ -134,9 +134,9 @@ class Engine:
         network = self.network
         if not 0 <= position.stage < len(network.plan):
             raise FileFormatError(f"{self._folder.snapshot} is of another run; give --force to begin anew.")
-        set_state(network.module, _part(tensors, "model"))
-        network.masks = {name: array.astype(np.bool_) for name, array in _part(tensors, "mask").items()}
-        network.fixed = {name: array.astype(np.bool_) for name, array in _part(tensors, "fixed").items()}
+        set_state(network.module, group_of(tensors, "model"))
+        network.masks = {name: array.astype(np.bool_) for name, array in group_of(tensors, "mask").items()}
+        network.fixed = {name: array.astype(np.bool_) for name, array in group_of(tensors, "fixed").items()}
         network.totals = Totals(**position.totals)  # type: ignore[arg-type]  # the snapshot holds the fields of Totals
         network.warnings = list(position.warnings)
         self._folder.cut_log(position.log_bytes)
@@ -263,7 +263,3 @@ class _Watch:
 
     def after_epoch(self, trainer: Trainer, figures: Mapping[str, Any]) -> None:
         self._engine.log("epoch", self._stage.title, **figures)
-
-
-def _part(arrays: Mapping[str, Array], group: str) -> dict[str, Array]:
-    return {key.partition(":")[2]: array for key, array in arrays.items() if key.startswith(f"{group}:")}

@@ -23,7 +23,7 @@ from .exclusive import try_hold
 from .interrupts import Interrupts
 from .plans import Record, Stage, Train
 from .settings import PruneRecipe
-from .training.resume import Position, Snapshots
+from .training.resume import Position, Snapshots, group_of
 
 # What a recipe says that has a part in a dense training; the rest is about masks.
 _DECISIVE = ("model", "weights", "data", "seed", "device", "init", "generator")
@@ -98,7 +98,7 @@ class SharedTrainings:
             return None
         position, arrays = found
         log = arrays.pop(_LOG)
-        return Outcome(_part(arrays, "model"), position.totals, log.tobytes(), _part(arrays, "tape"))
+        return Outcome(group_of(arrays, "model"), position.totals, log.tobytes(), group_of(arrays, "tape"))
 
     def keep(self, key: str, outcome: Outcome) -> None:
         """Keep a finished training."""
@@ -109,7 +109,3 @@ class SharedTrainings:
 
     def _file(self, key: str) -> Path:
         return self.folder / f"{key}.safetensors"
-
-
-def _part(arrays: Mapping[str, Array], group: str) -> dict[str, Array]:
-    return {name.partition(":")[2]: array for name, array in arrays.items() if name.startswith(f"{group}:")}

@@ -93,3 +93,8 @@ class Snapshots:
     def remove(self) -> None:
         """Delete the snapshot of a finished run."""
         self.path.unlink(missing_ok=True)
+
+
+def group_of(arrays: Mapping[str, Array], group: str) -> dict[str, Array]:
+    """Return what a snapshot holds under ``GROUP:NAME``, by name."""
+    return {key.partition(":")[2]: array for key, array in arrays.items() if key.startswith(f"{group}:")}
