@@ -12,6 +12,7 @@ import hashlib
 import re
 import shutil
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -58,23 +59,17 @@ def read_seal(path: Path) -> bytes | None:
         FileFormatError: the entry itself is damaged.
     """
     with path.open("rb") as stream:
-        head = stream.read(_HEAD)
-        # Key and JSON both hold the name: damage to one of them does not turn the file into somebody else's.
-        if KEY not in head:
+        frame = _frame(path, stream.read(_HEAD))
+        if frame is None:
             return None
-        size = path.stat().st_size
-        try:
-            length, begin = _read_varint(head, 1)
-            key_end = begin + 2 + len(KEY)
-            value_length, value_begin = _read_varint(head, key_end + 1)
-        except IndexError as error:
-            raise FileFormatError(f"{path} is truncated: its sparsepack entry ends early.") from error
-        if value_length > size:
-            raise FileFormatError(f"{path} is truncated or corrupt: its sparsepack entry claims {value_length} bytes.")
-        stream.seek(value_begin)
-        value = stream.read(value_length)
+        if frame.value_length > path.stat().st_size:
+            raise FileFormatError(
+                f"{path} is truncated or corrupt: its sparsepack entry claims {frame.value_length} bytes."
+            )
+        stream.seek(frame.value)
+        value = stream.read(frame.value_length)
         stream.seek(0)
-        if stream.read(begin + length) != _entry(value):
+        if stream.read(frame.end) != _entry(value):
             raise FileFormatError(f"{path} is corrupt: its sparsepack entry is damaged.")
         content = value[_DIGEST:]
         digest = hashlib.sha256(content)
@@ -92,14 +87,10 @@ def remove_seal(path: Path) -> None:
         FileFormatError: the entry is cut off.
     """
     with path.open("rb") as stream:
-        head = stream.read(_HEAD)
-        if KEY not in head:
+        frame = _frame(path, stream.read(_HEAD))
+        if frame is None:
             return
-        try:
-            length, begin = _read_varint(head, 1)
-        except IndexError as error:
-            raise FileFormatError(f"{path} is truncated: its sparsepack entry ends early.") from error
-        stream.seek(begin + length)
+        stream.seek(frame.end)
         with atomic_path(path) as temporary, temporary.open("wb") as copy:
             shutil.copyfileobj(stream, copy, _CHUNK)
 
@@ -119,6 +110,32 @@ def sealed_metadata(path: Path, format: str, version: int) -> dict[str, Any]:
     check_version(path, metadata, format, version)
     found: dict[str, Any] = metadata
     return found
+
+
+@dataclass(frozen=True)
+class _Frame:
+    """Where an entry's value begins, how long it is, and where the entry ends."""
+
+    value: int
+    value_length: int
+    end: int
+
+
+def _frame(path: Path, head: bytes) -> _Frame | None:
+    """Return where our entry lies in a file that begins with ``head``; None without one.
+
+    Raises:
+        FileFormatError: the entry is cut off.
+    """
+    # Key and JSON both hold the name: damage to one of them does not turn the file into somebody else's.
+    if KEY not in head:
+        return None
+    try:
+        length, begin = _read_varint(head, 1)
+        value_length, value = _read_varint(head, begin + 2 + len(KEY) + 1)
+    except IndexError as error:
+        raise FileFormatError(f"{path} is truncated: its sparsepack entry ends early.") from error
+    return _Frame(value, value_length, begin + length)
 
 
 def _entry(value: bytes) -> bytes:
