@@ -25,6 +25,7 @@ from ..files import canonical_json, sha256_file, write_bytes
 from .exclusive import try_hold
 
 SCHEMA = "sparsepack.run/1"
+RECIPE, CHECKPOINT, LOG = "recipe.yaml", "checkpoint.safetensors", "log.jsonl"
 
 
 class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -50,10 +51,10 @@ class RunFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.recipe = path / "recipe.yaml"
-        self.checkpoint = path / "checkpoint.safetensors"
+        self.recipe = path / RECIPE
+        self.checkpoint = path / CHECKPOINT
         self.tape = path / "tape"
-        self.log = path / "log.jsonl"
+        self.log = path / LOG
         self.manifest = path / "manifest.json"
         self.snapshot = path / "snapshot.safetensors"
 

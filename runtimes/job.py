@@ -15,30 +15,25 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 
 from ..compressor.progress import Progress, Silent
 from ..compressor.recipe import Recipe, recipe_text
-from ..compressor.run_folder import RunFolder
+from ..compressor.run_folder import CHECKPOINT, RECIPE, RunFolder
 from ..compressor.yaml_file import parse_yaml, to_yaml
 from ..errors import OutputExistsError
 from ..files import sha256_file, write_bytes
 from . import find_runtime
 from .job_plan import Product, baseline_of, plan_products, plan_requirements
 from .job_prediction import PREDICTION
-from .job_runs import CHECKPOINT, SHARED, carry_out
+from .job_runs import SHARED, carry_out
 from .measure import gates, measure
-from .measure.record import SCHEMA, to_plain
+from .measure.record import RECORD, SCHEMA, to_plain
 from .rehearsal import by_artifact, held_against
 from .report.json import to_json
 
-if TYPE_CHECKING:
-    pass
-
-RECIPE = "recipe.yaml"
-RECORD = "measurement.json"
 MANIFEST = "manifest.json"
 MANIFEST_SCHEMA = "sparsepack.manifest/1"
 

@@ -21,6 +21,7 @@ from ..compressor.checkpoint import SparseCheckpoint
 from ..compressor.pipeline import prune
 from ..compressor.progress import Progress
 from ..compressor.recipe import PruneRecipe, Recipe
+from ..compressor.run_folder import CHECKPOINT
 from ..errors import FileFormatError
 from ..exporters import export, needs_source, open_artifact
 from ..files import canonical_json, sha256_file, write_bytes
@@ -31,7 +32,6 @@ from .measure.inputs import calibration
 if TYPE_CHECKING:
     from ..models.source import ModelSource
 
-CHECKPOINT = "checkpoint.safetensors"
 EXPORTS = "exports.json"
 # Hidden, so that nobody takes it for a run; it goes when the last run is done.
 SHARED = ".shared"

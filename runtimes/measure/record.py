@@ -11,6 +11,8 @@ from typing import Any
 import msgspec
 
 SCHEMA = "sparsepack.measurement/1"
+# In the folder that a whole recipe was carried out in.
+RECORD = "measurement.json"
 
 
 class TensorBytes(msgspec.Struct, frozen=True):

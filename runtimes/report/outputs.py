@@ -9,17 +9,18 @@ from typing import Any
 
 from ...compressor.grid import groups
 from ...compressor.recipe import load_recipe
+from ...compressor.run_folder import CHECKPOINT, RECIPE
 from ...errors import UsageError
 from ...files import refuse_existing, write_bytes
 from ..measure.reading import read_record
+from ..measure.record import RECORD
 from .csv_file import to_csv
 from .json import to_json
 from .junit import to_junit
 from .markdown import to_markdown
 from .page import html_page
-from .story import CHECKPOINT, RECIPE, RunStory, run_story
+from .story import RunStory, run_story
 
-RECORD = "measurement.json"
 # What stands for standard output.
 STANDARD = Path("-")
 

@@ -9,10 +9,9 @@ from typing import Any
 import numpy as np
 
 from ...compressor.checkpoint import SparseCheckpoint, SparseTensor
-from ...compressor.run_folder import read_log
+from ...compressor.run_folder import CHECKPOINT, LOG, read_log
 from ...files import Array
 
-CHECKPOINT, LOG, RECIPE = "checkpoint.safetensors", "log.jsonl", "recipe.yaml"
 # Pixels of a mask's picture; a larger mask is averaged into that many.
 _HEIGHT, _WIDTH = 96, 160
 # Pictures a run: the largest tensors come first.

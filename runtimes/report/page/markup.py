@@ -22,12 +22,6 @@ class Cell:
     state: str = ""
 
 
-def section(title: str, body: Iterable[str], identifier: str) -> str:
-    """Return a section with a heading that the page's contents can point to; nothing when the body is empty."""
-    content = "".join(body)
-    return f'<section id="{identifier}"><h2>{escape(title)}</h2>{content}</section>' if content else ""
-
-
 def folded(title: str, body: str, *, open_: bool = False) -> str:
     """Return something that opens when it is clicked; paper shows what is open."""
     return f"<details{' open' if open_ else ''}><summary>{escape(title)}</summary>{body}</details>"
