@@ -46,6 +46,10 @@ class Runtime(Protocol):
     def formats(self) -> tuple[str, ...]:
         """The formats that are meant for this runtime; it measures them unless the user names runtimes."""
 
+    @property
+    def needs_source(self) -> bool:
+        """Whether it builds the network from its source; the others run what is in the file alone."""
+
     def available(self) -> str | None:
         """Return None when this runtime works on this machine, otherwise the reason why it does not."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..errors import FileFormatError, RuntimeUnavailableError, UnsupportedError
 from ..files import Array
@@ -69,6 +69,7 @@ class OnnxRuntime:
     provider: str
     summary: str
     formats: tuple[str, ...] = ("onnx", "onnx-unpack", "onnx-slim", "onnx-int8")
+    needs_source: ClassVar[bool] = False
 
     def available(self) -> str | None:
         """Return why the provider is missing, or None when it is there."""

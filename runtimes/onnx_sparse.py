@@ -22,6 +22,7 @@ class OnnxRuntimeSparse:
     name = "onnxruntime-sparse-cpu"
     summary = "ONNX Runtime on the CPU with the native sparse operators: pruned weights cost nothing."
     formats: tuple[str, ...] = ("onnx-sparse",)
+    needs_source = False
     provider = _PROVIDER
 
     def available(self) -> str | None:

@@ -91,6 +91,7 @@ class OnnxRuntimeWeb:
     name = "onnxruntime-web-node"
     summary = "ONNX Runtime Web (WebAssembly, as in browsers) under Node; an optional extra."
     formats: tuple[str, ...] = ()
+    needs_source = False
 
     def available(self) -> str | None:
         """Return what is missing, or None when Node and the package are there."""

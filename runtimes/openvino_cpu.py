@@ -48,6 +48,7 @@ class OpenVino:
     summary = "OpenVINO on the CPU, in single precision; an optional extra."
     # Measured when it is named: it is a second opinion, not what a format is made for.
     formats: tuple[str, ...] = ()
+    needs_source = False
 
     def available(self) -> str | None:
         """Return how to install OpenVINO, or None when it is there."""

@@ -61,6 +61,7 @@ class ScipyCsr:
     name = "scipy-csr-cpu"
     summary = "scipy's sparse CSR matrices on the CPU, one thread, plain chains of linear layers; an independent check."
     formats: tuple[str, ...] = ()
+    needs_source = False
 
     def available(self) -> str | None:
         """Return None: scipy is a dependency of this package."""

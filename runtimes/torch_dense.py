@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from ..errors import ModelError, UnsupportedError
 from ..exporters.artifact import TRANSFORMED
@@ -156,6 +156,7 @@ class TorchDense:
     device: str
     summary: str
     formats: tuple[str, ...] = ()
+    needs_source: ClassVar[bool] = True
 
     def available(self) -> str | None:
         """Return why there is no such device, or None when there is."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import shutil
 import sys
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from ..errors import FileFormatError
 from ..exporters.artifact import TRANSFORMED
@@ -30,6 +30,7 @@ class TorchProgram:
     summary: str
     format: str
     read: Callable[[str], Callable[..., object]]
+    needs_source: ClassVar[bool] = False
 
     @property
     def formats(self) -> tuple[str, ...]:
@@ -89,6 +90,7 @@ class TorchCompiled:
     summary: str = "PyTorch on the CPU through torch.compile, with the decoded dense weights; loading compiles."
     # Compiling takes seconds to minutes, so it is measured when it is named.
     formats: tuple[str, ...] = ()
+    needs_source: ClassVar[bool] = True
 
     def available(self) -> str | None:
         """Return why torch.compile cannot compile here, or None when it can."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from ..exporters.nm import SEMI_STRUCTURED
 from .layers import coverage, pruned, swap_linear_layers
@@ -28,6 +28,7 @@ class TorchSemiStructured:
     name: str = "torch-semi-structured-cuda"
     summary: str = "PyTorch on a CUDA device (compute capability 8.0 or later), float16, 2:4 linear layers sparse."
     formats: tuple[str, ...] = ("nm",)
+    needs_source: ClassVar[bool] = True
 
     def available(self) -> str | None:
         """Return why there is no device with sparse tensor cores, or None when there is one."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from .csr_matrices import csr_matrices
 from .layers import coverage, pruned, swap_linear_layers
@@ -25,6 +25,7 @@ class TorchSparseCsr:
     name: str = "torch-sparse-csr-cpu"
     summary: str = "PyTorch on the CPU with sparse CSR weights in the linear layers; convolutions run dense."
     formats: tuple[str, ...] = ("csr",)
+    needs_source: ClassVar[bool] = True
 
     def available(self) -> str | None:
         """Return why PyTorch cannot multiply CSR matrices here (it is built without MKL), or None when it can."""

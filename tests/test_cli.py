@@ -144,6 +144,16 @@ def test_a_flipped_bit_fails_verification(compress: Run, finished: Path) -> None
     assert "WRONG" in out
 
 
+def other_network(path: Path) -> Path:
+    weight = numpy_helper.from_array(np.ones((4, 3), np.float32), "w")
+    ends = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", width]) for name, width in (("x", 4), ("y", 3))
+    ]
+    graph = helper.make_graph([helper.make_node("MatMul", ["x", "w"], ["y"])], "g", ends[:1], ends[1:], [weight])
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10), path)
+    return path
+
+
 def test_measure_gates_with_its_exit_code(compress: Run, finished: Path) -> None:
     small = str(finished / "small.spk")
     common = ["measure", small, "--data", "digits", "--time-budget", "0.1", "--threads", "1"]
@@ -159,6 +169,10 @@ def test_measure_gates_with_its_exit_code(compress: Run, finished: Path) -> None
     code, _, err = compress(*common, "--require", "storage.size_rato>=1")
     assert code == 2
     assert "size_ratio" in one_line(err)
+    code, out, err = compress(*common, "--baseline", str(other_network(Path("other.onnx"))), "--json", "apart.json")
+    assert code == 1
+    assert "small.spk: no comparison: the baseline other.onnx takes inputs" in one_line(err)
+    assert json.loads(Path("apart.json").read_text())["artifacts"][0]["accuracy"]["value"] > 0
     code, _, err = compress(*common, "--json", "record.json")
     assert code == 2
     assert "--force" in one_line(err)

@@ -27,7 +27,7 @@ from sparsepack.models.seeding.initialise import initialise
 from sparsepack.models.source import TorchSource, load_source
 from sparsepack.models.tensors import to_numpy
 from sparsepack.runtimes.measure import environment as environment_module
-from sparsepack.runtimes.measure import measure, timing
+from sparsepack.runtimes.measure import measure, subject
 from sparsepack.runtimes.measure.gates import verdict
 from sparsepack.runtimes.measure.inputs import varied
 from sparsepack.runtimes.measure.memory import Failure, Footprint
@@ -100,7 +100,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 @pytest.fixture
 def no_child(monkeypatch: pytest.MonkeyPatch) -> None:
     """Skip the child process, which has tests of its own."""
-    monkeypatch.setattr(timing, "footprint", lambda *a, **k: Footprint(1.0, 10**6))
+    monkeypatch.setattr(subject, "footprint", lambda *a, **k: Footprint(1.0, 10**6))
 
 
 def measured(paths: list[Path], **options: Any) -> dict[str, Any]:
@@ -180,8 +180,26 @@ def test_an_earlier_record_as_the_baseline(files: dict[str, Path], no_child: Non
     assert record["artifacts"][0]["storage"]["growth"] == 0
     (worse,) = record["artifacts"][0]["regressions"]
     assert worse.endswith("99.00 % before.")
-    with pytest.raises(UsageError, match=r"no artifact 'net\.safetensors' to compare with; it holds net\.onnx, net"):
-        measured([files["csr"]], baseline=path, runtimes=["torch-cpu"])
+    record = measured([files["csr"], files["onnx"]], baseline=path, runtimes=["torch-cpu"], require=["growth<=0"])
+    apart, known = record["artifacts"]
+    assert "holds no artifact 'net.safetensors' to compare with; it holds net.onnx, net.spk." in apart["notes"][0]
+    assert apart["latency"]["torch-cpu"]["median_ms"] > 0
+    assert apart["storage"]["baseline_bytes"] is None
+    assert known["latency"]["torch-cpu"]["speedup"] > 1
+    missing, met = record["requirements"]
+    assert "it holds net.onnx, net.spk" in missing["reason"]
+    assert met["met"] is True
+
+
+def test_a_file_of_a_job_is_found_in_the_job_s_record(files: dict[str, Path], no_child: None, tmp_path: Path) -> None:
+    names = {files["csr"]: "pruned/csr", files["packed"]: "pruned/packed"}
+    earlier = measured([files["csr"], files["packed"]], names=names, runtimes=["torch-cpu"])
+    (tmp_path / "earlier.json").write_text(to_json(earlier))
+    folder = tmp_path / "out" / "pruned"
+    folder.mkdir(parents=True)
+    (folder / "packed.spk").write_bytes(files["packed"].read_bytes())
+    record = measured([folder / "packed.spk"], baseline=tmp_path / "earlier.json", runtimes=["torch-cpu"])
+    assert record["artifacts"][0]["storage"]["growth"] == 0
 
 
 @pytest.mark.parametrize(
@@ -220,7 +238,7 @@ def test_a_runtime_that_crashes_leaves_the_rest_of_the_report_intact(
             Failure("it crashed in a process of its own (SIGSEGV)") if runtime == "torch-cpu" else Footprint(1.0, None)
         )
 
-    monkeypatch.setattr(timing, "footprint", crash)
+    monkeypatch.setattr(subject, "footprint", crash)
     record = measured([files["csr"]], runtimes=["torch-cpu", "scipy-csr-cpu", "torch-cuda"])
     (artifact,) = record["artifacts"]
     assert artifact["latency"]["torch-cpu"] == {"unavailable": "it crashed in a process of its own (SIGSEGV)"}
@@ -240,7 +258,7 @@ def test_what_brought_its_child_down_is_never_loaded_here(
     def load(self: object, *arguments: object, **options: object) -> None:
         raise AssertionError("loaded in spite of everything")
 
-    monkeypatch.setattr(timing, "footprint", hang)
+    monkeypatch.setattr(subject, "footprint", hang)
     monkeypatch.setattr(OnnxRuntime, "load", load)
     record = measured([files["onnx"]], baseline=files["onnx"], runtimes=["onnxruntime-cpu", "torch-cpu"], data="digits")
     (artifact,) = record["artifacts"]
@@ -250,13 +268,60 @@ def test_what_brought_its_child_down_is_never_loaded_here(
     assert artifact["storage"]["sparsity"] == pytest.approx(0.9, abs=0.01)
 
 
+FRAGILE = """
+import os
+from torch import nn
+
+class Net(nn.Linear):
+    def forward(self, x):
+        if "FRAGILE" in os.environ:
+            os.abort()
+        return super().forward(x)
+
+def build():
+    import torch
+    return Net(64, 10), torch.zeros(1, 64)
+"""
+
+
+def test_a_user_s_code_that_crashes_does_so_in_a_process_of_its_own(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "net.py").write_text(FRAGILE)
+    model = f"{tmp_path / 'net.py'}:build"
+    source = load_source(model, allow_import=True)
+    assert isinstance(source, TorchSource)
+    state = {name: to_numpy(value) for name, value in source.build().state_dict().items()}
+    tensors = {name: make_tensor(name, value) for name, value in state.items()}
+    metadata = CheckpointMetadata(
+        format=FORMAT,
+        version=VERSION,
+        model=source.record,
+        recipe={},
+        provenance=Provenance({}, 0, 1, "cpu"),
+        tensors=[tensor.record for tensor in tensors.values()],
+    )
+    paths = [tmp_path / "net.spk", tmp_path / "net.onnx"]
+    for format_name, path in zip(("packed", "onnx"), paths, strict=True):
+        export(SparseCheckpoint(metadata, tensors), format_name, path, source=source)
+    monkeypatch.setenv("FRAGILE", "1")
+    # Parity runs the user's module here, and so does accuracy of what has no runtime of its own.
+    packed, graph = measured(paths, model=model, data=flat_digits(), runtimes=["onnxruntime-cpu"])["artifacts"]
+    for artifact in (packed, graph):
+        assert any("crashed in a process of its own (SIGABRT)" in note for note in artifact["notes"])
+        assert artifact["parity"] is None
+    assert packed["accuracy"] is None
+    assert graph["accuracy"] is not None
+    assert graph["latency"]["onnxruntime-cpu"]["median_ms"] > 0
+
+
 def test_a_baseline_that_crashes_costs_the_speedup_and_nothing_else(
     files: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def crash(path: Path, runtime: str, **options: Any) -> Footprint | Failure:
         return Failure("it crashed (SIGSEGV)") if path == files["packed"] else Footprint(1.0, None)
 
-    monkeypatch.setattr(timing, "footprint", crash)
+    monkeypatch.setattr(subject, "footprint", crash)
     record = measured([files["onnx"]], baseline=files["packed"], runtimes=["onnxruntime-cpu", "torch-cpu"])
     for name, entry in record["artifacts"][0]["latency"].items():
         assert entry["median_ms"] > 0
@@ -323,10 +388,11 @@ def test_a_foreign_onnx_file_is_measured(tmp_path: Path, no_child: None) -> None
 
 
 def test_outputs_that_are_no_numbers_are_one_note_and_the_rest_is_measured(tmp_path: Path, no_child: None) -> None:
-    record = measured([foreign(tmp_path / "f.onnx", float("nan"))], data=flat_digits())
+    record = measured([foreign(tmp_path / "f.onnx", float("nan"))], data=flat_digits(), require=["value>=0"])
     (artifact,) = record["artifacts"]
     assert artifact["accuracy"] is None
     assert "no accuracy: the network's outputs hold NaN or infinity." in artifact["notes"]
+    assert record["requirements"][0]["reason"] == "the network's outputs hold NaN or infinity"
     assert artifact["latency"]["onnxruntime-cpu"]["median_ms"] > 0
     json.loads(to_json(record))
 
@@ -353,9 +419,21 @@ def test_images_vary_in_contrast_and_colour_and_other_inputs_stay() -> None:
     np.testing.assert_array_equal(varied([images])[0], changed)
 
 
-def test_a_baseline_of_another_network_is_refused(files: dict[str, Path], tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="give a baseline of the same network"):
-        measured([files["onnx"]], baseline=foreign(tmp_path / "f.onnx"))
+def test_a_baseline_of_another_network_costs_the_comparison_and_nothing_else(
+    files: dict[str, Path], no_child: None, tmp_path: Path
+) -> None:
+    other = foreign(tmp_path / "f.onnx")
+    (tmp_path / "other.json").write_text(to_json(measured([other])))
+    for baseline in (other, tmp_path / "other.json"):
+        record = measured([files["onnx"]], baseline=baseline, data="digits", require=["speedup>=1", "value>=0"])
+        (artifact,) = record["artifacts"]
+        assert artifact["notes"][0].startswith("no comparison: ")
+        assert artifact["notes"][0].endswith("give a baseline of the same network.")
+        assert artifact["latency"]["onnxruntime-cpu"]["median_ms"] > 0
+        assert artifact["latency"]["onnxruntime-cpu"]["speedup"] is None
+        speedup, value = record["requirements"]
+        assert speedup["reason"].endswith("give a baseline of the same network")
+        assert value["met"] is True
 
 
 def test_data_that_does_not_fit_is_refused(files: dict[str, Path], tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 from sparsepack.cli.options import NumberList
 from sparsepack.errors import UnsupportedError
 from sparsepack.files import Array
-from sparsepack.runtimes.measure import measure, timing
+from sparsepack.runtimes.measure import measure, subject
 from sparsepack.runtimes.measure.memory import Footprint
 from sparsepack.runtimes.measure.throughput import _count
 from sparsepack.runtimes.report.table import render
@@ -56,7 +56,7 @@ def graph(path: Path, batch: int | str) -> Path:
 
 @pytest.fixture
 def no_child(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(timing, "footprint", lambda *a, **k: Footprint(1.0, 10**6))
+    monkeypatch.setattr(subject, "footprint", lambda *a, **k: Footprint(1.0, 10**6))
 
 
 def measured(path: Path, **options: Any) -> dict[str, Any]:

@@ -48,7 +48,8 @@ def measure(
 
     Args:
         artifacts: the files.
-        baseline: an artifact to run beside them, or an earlier record (``.json``).
+        baseline: an artifact to run beside them, or an earlier record (``.json``); an artifact of another network, or
+            one that the record does not hold, is measured without comparing, and its notes say so.
         baseline_runtime: what a baseline runs on that the artifact's runtime cannot load.
         runtimes: names of runtimes; by default those that each artifact's format is meant for.
         data: a data set, or its name as users type it, for accuracy and parity.
@@ -70,7 +71,7 @@ def measure(
         The measurement record as plain data.
 
     Raises:
-        UsageError: an unknown runtime, a requirement that cannot be read, a baseline of another network.
+        UsageError: an unknown runtime, or a requirement that cannot be read.
         FileFormatError: a file that is no artifact, or a damaged one.
         DataError: data that cannot be read or does not fit the model.
     """
@@ -81,14 +82,12 @@ def measure(
     called = names or _names(artifacts)
     checkpoints = against if isinstance(against, Mapping) else dict.fromkeys(artifacts, against)
     dataset = _dataset(data)
+    proven: set[str] = set()
     opened = [
-        Subject(path, called[path], threads=threads, model=model, checkpoint=checkpoints.get(path))
+        Subject(path, called[path], threads=threads, model=model, checkpoint=checkpoints.get(path), proven=proven)
         for path in artifacts
     ]
     yardstick = _baseline(baseline, threads, model)
-    if isinstance(yardstick, Subject):
-        for subject in opened:
-            subject.require_same_inputs(yardstick)
     if dataset is not None:
         for subject in opened:
             dataset.check_fits(subject.model_record())

@@ -52,7 +52,7 @@ def measure(artifact: Path, runtime_name: str, threads: int, batch: int, model: 
 
     runtime = find_runtime(runtime_name)
     require_available(runtime)
-    source = typed_source(open_artifact(artifact).model, model)
+    source = typed_source(open_artifact(artifact).model, model) if runtime.needs_source else None
 
     def load_and_run() -> tuple[float, bool]:
         begin = time.perf_counter()

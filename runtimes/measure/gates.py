@@ -17,7 +17,7 @@ import msgspec
 
 from ...errors import UsageError, near_miss, unknown_name
 from .. import RUNTIMES
-from .record import Accuracy, Latency, Parity, RequirementResult, Storage, Training
+from .record import NO_COMPARISON, Accuracy, Latency, Parity, RequirementResult, Storage, Training
 
 _EXPRESSION = re.compile(
     r"\s*(?P<path>[A-Za-z_]\w*(?:\[[^\[\]]*\])?(?:\.[A-Za-z_]\w*)*)\s*(?P<operator>>=|<=|==|<|>)\s*(?P<bound>\S+)\s*"
@@ -127,13 +127,13 @@ def judge(requirement: Requirement, artifact: Mapping[str, Any]) -> RequirementR
         if section is None:
             return _result(requirement, artifact, None, None, missing)
     if section is None:
-        return _result(requirement, artifact, None, None, _NOT_MEASURED[requirement.path[0]])
+        return _result(requirement, artifact, None, None, _why_not_measured(requirement.path[0], artifact))
     holder, leaf = section, requirement.path[-1]
     for name in requirement.path[1:-1]:
         holder = holder[name]
     value = holder[leaf]
     if value is None:
-        return _result(requirement, artifact, None, None, _missing_value(requirement))
+        return _result(requirement, artifact, None, None, _missing_value(requirement, artifact))
     if leaf in _INTERVALS:
         low, high = (holder[name] for name in _INTERVALS[leaf])
         if low is not None and high is not None:
@@ -159,17 +159,19 @@ def _latency_of(requirement: Requirement, latency: Mapping[str, Any]) -> tuple[M
     return None, _NOT_MEASURED["latency"]
 
 
-def _missing_value(requirement: Requirement) -> str:
-    if requirement.path[-1] in (
-        "speedup",
-        "speedup_low",
-        "speedup_high",
-        "baseline",
-        "drop",
-        "baseline_bytes",
-        "growth",
-    ):
-        return "there is no baseline to compare with; give --baseline"
+def _why_not_measured(section: str, artifact: Mapping[str, Any]) -> str:
+    return _noted(f"no {section}: ", artifact) or _NOT_MEASURED[section]
+
+
+def _noted(beginning: str, artifact: Mapping[str, Any]) -> str | None:
+    """Return what follows in the artifact's note that begins so, or None when there is none."""
+    found = (note for note in artifact.get("notes", ()) if note.startswith(beginning))
+    return next((note.removeprefix(beginning).removesuffix(".") for note in found), None)
+
+
+def _missing_value(requirement: Requirement, artifact: Mapping[str, Any]) -> str:
+    if requirement.path[-1] in _NEED_BASELINE:
+        return _noted(NO_COMPARISON, artifact) or "there is no baseline to compare with; give --baseline"
     return f"{'.'.join(requirement.path)} could not be measured (the artifact's notes say why)"
 
 

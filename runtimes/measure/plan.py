@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from ...errors import DataError, SparsepackError
+from ...errors import DataError, SparsepackError, UsageError
 from .. import RUNTIMES
 from ..base import Session
 from .accuracy import METRIC, top1
@@ -15,11 +16,11 @@ from .baseline import RecordBaseline
 from .conditions import Conditions
 from .inputs import held_out, varied
 from .parity import Comparison, compare
-from .record import Accuracy, ArtifactRecord, Parity, Storage
+from .record import NO_COMPARISON, Accuracy, ArtifactRecord, Parity, Storage
 from .regressions import regressions
 from .running import run_all
 from .storage import storage
-from .subject import Subject
+from .subject import REFERENCE, Subject
 from .timing import latency_on
 from .training import training
 
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from ...models.data import Dataset
 
 PARITY_INPUTS = 64
-_REFERENCE = "torch-cpu"
 
 
 def measure_subject(subject: Subject, conditions: Conditions) -> ArtifactRecord:
@@ -36,12 +36,15 @@ def measure_subject(subject: Subject, conditions: Conditions) -> ArtifactRecord:
 
     Raises:
         FileFormatError: it is damaged.
-        UsageError: the baseline is of another network, or an earlier record that does not hold the artifact.
         DataError: the data does not fit the network.
     """
     # First, because it decodes every tensor and so finds a damaged file before anything is timed.
     on_disk = storage(subject)
     notes: list[str] = []
+    apart = _mismatch(subject, conditions.baseline)
+    if apart is not None:
+        notes.append(f"{NO_COMPARISON}{apart}")
+        conditions = replace(conditions, baseline=None)
     latency = {runtime: latency_on(runtime, subject, conditions) for runtime in _runtimes_of(subject, conditions)}
     accuracy = _accuracy(subject, conditions, notes)
     record = ArtifactRecord(
@@ -57,18 +60,28 @@ def measure_subject(subject: Subject, conditions: Conditions) -> ArtifactRecord:
         notes=notes,
     )
     if isinstance(conditions.baseline, RecordBaseline):
-        found = regressions(record, conditions.baseline.entry(subject.name))
+        found = regressions(record, conditions.baseline.entry(subject))
         return msgspec.structs.replace(record, regressions=found)
     return record
+
+
+def _mismatch(subject: Subject, baseline: Subject | RecordBaseline | None) -> str | None:
+    """Return why an artifact cannot be compared with the baseline, or None when it can or there is none."""
+    if isinstance(baseline, Subject):
+        return subject.mismatch(baseline)
+    try:
+        if baseline is not None:
+            baseline.entry(subject)
+    except UsageError as error:
+        return str(error)
+    return None
 
 
 def _compared(on_disk: Storage, subject: Subject, conditions: Conditions) -> Storage:
     baseline = conditions.baseline
     if baseline is None:
         return on_disk
-    size = (
-        baseline.entry(subject.name).storage.bytes if isinstance(baseline, RecordBaseline) else baseline.artifact.size
-    )
+    size = baseline.entry(subject).storage.bytes if isinstance(baseline, RecordBaseline) else baseline.artifact.size
     return msgspec.structs.replace(on_disk, baseline_bytes=size, growth=on_disk.bytes / size - 1)
 
 
@@ -94,7 +107,7 @@ def _accuracy(subject: Subject, conditions: Conditions, notes: list[str]) -> Acc
         notes.append(f"no accuracy: {error}")
         return None
     if isinstance(baseline, RecordBaseline):
-        before = baseline.accuracy(subject.name)
+        before = baseline.accuracy(subject)
     return Accuracy(METRIC, value, before, None if before is None else before - value, runtime)
 
 
@@ -131,7 +144,7 @@ def _comparable(subject: Subject) -> dict[str, Session]:
     """
     sessions = subject.loaded()
     if subject.checkpoint is None:
-        sessions.pop(_REFERENCE, None)
+        sessions.pop(REFERENCE, None)
     elif not sessions:
         runtime, session = subject.any_cpu_session()
         sessions = {runtime: session}

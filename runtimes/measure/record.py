@@ -13,6 +13,8 @@ import msgspec
 SCHEMA = "sparsepack.measurement/1"
 # In the folder that a whole recipe was carried out in.
 RECORD = "measurement.json"
+# How the note begins that an artifact has nothing it could be compared with.
+NO_COMPARISON = "no comparison: "
 
 
 class TensorBytes(msgspec.Struct, frozen=True):

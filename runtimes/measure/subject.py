@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...compressor.checkpoint import SparseCheckpoint
-from ...errors import SparsepackError, UnsupportedError, UsageError
+from ...errors import SparsepackError, UnsupportedError
 from ...exporters import open_artifact
 from ...exporters.artifact import TRANSFORMED
 from ...files import Array
@@ -16,11 +16,13 @@ from .. import RUNTIMES
 from ..base import Session
 from ..torch_dense import dense_session, source_of, state_of
 from .inputs import example_inputs, input_specs
+from .memory import Failure, Footprint, footprint
 from .sources import typed_source
 
 if TYPE_CHECKING:
     from ...models.source import InputSpec, TorchSource
 
+REFERENCE = "torch-cpu"
 CPU_ORDER = ("onnxruntime-cpu", "onnxruntime-sparse-cpu", "torchscript-cpu", "torch-export-cpu", "torch-cpu")
 
 
@@ -35,9 +37,25 @@ class Subject:
     """
 
     def __init__(
-        self, path: Path, name: str, *, threads: int, model: str | None = None, checkpoint: Path | None = None
+        self,
+        path: Path,
+        name: str,
+        *,
+        threads: int,
+        model: str | None = None,
+        checkpoint: Path | None = None,
+        proven: set[str] | None = None,
     ) -> None:
         """Open the artifact.
+
+        Args:
+            path: of its file.
+            name: what tables and requirements call it.
+            threads: of a run.
+            model: the user's ``--model``.
+            checkpoint: the checkpoint file it came from, when the caller knows it.
+            proven: models of users whose code has run on PyTorch in a process of its own; shared by the artifacts of a
+                measurement, so that it is tried once.
 
         Raises:
             FileFormatError: it is unreadable, damaged or of another kind.
@@ -50,7 +68,8 @@ class Subject:
         self._checkpoint: SparseCheckpoint | None = None
         self._sessions: dict[str, Session] = {}
         self._numbers: dict[str, float] = {}
-        self._distrusted: dict[str, str] = {}
+        self._tried: dict[str, str | None] = {}
+        self._proven = set() if proven is None else proven
         self._source: TorchSource | None = None
 
     @property
@@ -84,14 +103,25 @@ class Subject:
 
     def refusal(self, runtime: str) -> str | None:
         """Return why ``runtime`` cannot run this artifact here, or None when it can."""
-        if runtime in self._distrusted:
-            return self._distrusted[runtime]
+        if self._tried.get(runtime) is not None:
+            return self._tried[runtime]
         chosen = RUNTIMES[runtime]
         return chosen.available() or chosen.accepts(self.artifact)
 
-    def distrust(self, runtime: str, reason: str) -> None:
-        """Never load it on ``runtime`` from now on: it failed, crashed or hung there in a process of its own."""
-        self._distrusted[runtime] = reason
+    def cold(self, runtime: str, batch: int = 1) -> Footprint | Failure:
+        """Load it on ``runtime`` and run it once, in a process of its own; what fails there is never loaded here."""
+        found = footprint(self.artifact.path, runtime, threads=self._threads, batch=batch, model=self.model)
+        self._tried[runtime] = found.reason if isinstance(found, Failure) else None
+        if runtime == REFERENCE and self.model is not None and isinstance(found, Footprint):
+            self._proven.add(self.model)
+        return found
+
+    def _untried_refusal(self, runtime: str) -> str | None:
+        """Return :meth:`refusal`, after trying it in a process of its own where nothing else did before."""
+        refusal = self.refusal(runtime)
+        if refusal is None and runtime not in self._tried and runtime not in self._sessions:
+            self.cold(runtime)
+        return refusal or self._tried.get(runtime)
 
     def session(self, runtime: str) -> Session:
         """Return the session on ``runtime``, loading it the first time.
@@ -109,8 +139,9 @@ class Subject:
         Raises:
             SparsepackError: it cannot be loaded.
         """
-        source = typed_source(self.artifact.model, self.model)
-        return RUNTIMES[runtime].load(self.artifact, threads=threads or self._threads, source=source)
+        chosen = RUNTIMES[runtime]
+        source = typed_source(self.artifact.model, self.model) if chosen.needs_source else None
+        return chosen.load(self.artifact, threads=threads or self._threads, source=source)
 
     def inputs(self, session: Session, batch: int) -> tuple[Array, ...]:
         """Return inputs to time a session with; a network of fixed batch size gets that size."""
@@ -139,7 +170,7 @@ class Subject:
         """
         reasons = []
         for runtime in CPU_ORDER:
-            reason = self.refusal(runtime)
+            reason = self._untried_refusal(runtime)
             if reason is None:
                 return runtime, self.session(runtime)
             reasons.append(reason)
@@ -154,21 +185,23 @@ class Subject:
         if self.artifact.format in TRANSFORMED and self.checkpoint is None:
             what = "slimmed" if self.artifact.format == "onnx-slim" else "quantised"
             raise UnsupportedError(f"a {what} graph has no reference but its checkpoint; give it as --against RUN")
+        # The user's own code is about to run.
+        if self.model is not None and self.model not in self._proven and self.artifact.format not in TRANSFORMED:
+            reason = self._untried_refusal(REFERENCE)
+            if reason is not None:
+                raise UnsupportedError(f"the reference is PyTorch, and there {reason}.")
         tensors = self.checkpoint.dense_state() if self.checkpoint else state_of(self.artifact)
         return dense_session(self.source(), tensors, threads=self._threads)
 
-    def require_same_inputs(self, other: Subject) -> None:
-        """Refuse a baseline that takes other inputs.
-
-        Raises:
-            UsageError: shapes or dtypes differ.
-        """
+    def mismatch(self, other: Subject) -> str | None:
+        """Return why a baseline is of another network (inputs of other shape or dtype), or None when it is not."""
         mine, theirs = (_signature(subject.specs()) for subject in (self, other))
-        if mine != theirs:
-            raise UsageError(
-                f"the baseline {other.name} takes inputs {theirs} and {self.name} takes {mine}; "
-                "give a baseline of the same network."
-            )
+        if mine == theirs:
+            return None
+        return (
+            f"the baseline {other.name} takes inputs {theirs} and {self.name} takes {mine}; "
+            "give a baseline of the same network."
+        )
 
 
 def _signature(specs: Sequence[InputSpec]) -> list[tuple[tuple[int, ...], str]]:

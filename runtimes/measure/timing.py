@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from ...errors import SparsepackError, UsageError
+from ...errors import SparsepackError
 from ...exporters.onnx_sparse_artifact import OnnxSparseArtifact
 from ...files import Array
 from .. import RUNTIMES
@@ -17,7 +17,7 @@ from ..onnx_sparse import sparse_macs
 from .baseline import RecordBaseline
 from .conditions import Conditions
 from .latency import Load, Run, Timing, time_alone, time_pair
-from .memory import Failure, Footprint, footprint
+from .memory import Failure, Footprint
 from .record import Latency, SelfCheck, Unavailable
 from .statistics import Interval
 from .subject import Subject
@@ -29,13 +29,10 @@ _UNPAIRED = "the baseline is an earlier record, so nothing was paired and the in
 def latency_on(runtime: str, subject: Subject, conditions: Conditions) -> Latency | Unavailable:
     """Measure one artifact on one runtime, or say why it did not run.
 
-    Raises:
-        UsageError: the baseline is of another network, or an earlier record that does not hold the artifact.
+    The baseline, if any, is one that the artifact can be compared with.
     """
     try:
         found = _whole(runtime, subject, conditions)
-    except UsageError:
-        raise
     except SparsepackError as error:
         return Unavailable(str(error).removesuffix("."))
     if isinstance(found, Unavailable):
@@ -88,7 +85,8 @@ def _whole(runtime: str, subject: Subject, conditions: Conditions) -> Latency | 
     if refusal is not None:
         return Unavailable(refusal)
     threads, batch = conditions.threads, conditions.batch
-    cold = _cold(runtime, subject, conditions)
+    # In a child first: what crashes or hangs there is never loaded here.
+    cold = subject.cold(runtime, batch)
     if isinstance(cold, Failure):
         return Unavailable(cold.reason)
     try:
@@ -105,19 +103,10 @@ def _whole(runtime: str, subject: Subject, conditions: Conditions) -> Latency | 
         timing = time_alone(load, budget=conditions.time_budget)
         latency = _latency(timing, threads, len(inputs[0]), cold, notes)
         if isinstance(conditions.baseline, RecordBaseline):
-            return _against_record(latency, conditions.baseline, subject.name, runtime)
+            return _against_record(latency, conditions.baseline, subject, runtime)
         return latency
     pair = time_pair(load, opponent.load, budget=conditions.time_budget)
     return _with_speedup(_latency(pair.subject, threads, len(inputs[0]), cold, notes), pair.speedup, opponent.runtime)
-
-
-def _cold(runtime: str, subject: Subject, conditions: Conditions) -> Footprint | Failure:
-    """Load and run it in a child first: what crashes or hangs there is never loaded here."""
-    path, threads, batch = subject.artifact.path, conditions.threads, conditions.batch
-    found = footprint(path, runtime, threads=threads, batch=batch, model=subject.model)
-    if isinstance(found, Failure):
-        subject.distrust(runtime, found.reason)
-    return found
 
 
 @dataclass(frozen=True)
@@ -133,14 +122,13 @@ def _opponent(runtime: str, subject: Subject, conditions: Conditions, batch: int
     baseline = conditions.baseline
     if not isinstance(baseline, Subject):
         return None
-    subject.require_same_inputs(baseline)
     reason = ""
     for name in dict.fromkeys((runtime, conditions.baseline_runtime)):
         refusal = baseline.refusal(name)
         if refusal is not None:
             reason = f"{name}: {refusal}"
             continue
-        if name not in baseline.loaded() and isinstance(failure := _cold(name, baseline, conditions), Failure):
+        if name not in baseline.loaded() and isinstance(failure := baseline.cold(name, conditions.batch), Failure):
             reason = f"{name}: {failure.reason}"
             continue
         try:
@@ -181,8 +169,8 @@ def _latency(timing: Timing, threads: int, batch: int, cold: Footprint, notes: l
     )
 
 
-def _against_record(latency: Latency, baseline: RecordBaseline, name: str, runtime: str) -> Latency:
-    speedup = baseline.speedup(name, runtime, latency)
+def _against_record(latency: Latency, baseline: RecordBaseline, subject: Subject, runtime: str) -> Latency:
+    speedup = baseline.speedup(subject, runtime, latency)
     if speedup is None:
         return latency
     return _with_speedup(msgspec.structs.replace(latency, notes=[*latency.notes, _UNPAIRED]), speedup, runtime)
