@@ -8,7 +8,7 @@ from typing import Any
 from .headline import headlines, regression_lines
 from .notes import notes
 from .rows import shown_rows
-from .units import digits, human_bytes, percent, ratio
+from .units import digits, human_bytes, percent, ratio, speedup
 
 _MARKS = {True: "✅ met", False: "❌ **not met**", None: "⚠️ open"}
 _COLUMNS = ("artifact", "sparsity", "size", "vs dense", "vs zip", "accuracy", "runtime", "ms", "speedup (95 %)")
@@ -48,11 +48,6 @@ def to_markdown(record: Mapping[str, Any], title: str) -> str:
 
 
 def _row(row: Mapping[str, Any]) -> tuple[str, ...]:
-    speedup = "-"
-    if row["speedup"] is not None:
-        speedup = f"{row['speedup']:.2f}x"
-        if row["speedup_low"] is not None:
-            speedup += f" ({row['speedup_low']:.2f}-{row['speedup_high']:.2f})"
     return (
         _text(row["artifact"]),
         percent(row["sparsity"]),
@@ -62,7 +57,7 @@ def _row(row: Mapping[str, Any]) -> tuple[str, ...]:
         "-" if row["accuracy"] is None else percent(row["accuracy"]),
         row["runtime"] or "-",
         "-" if row["median_ms"] is None else digits(row["median_ms"]),
-        speedup,
+        "-" if row["speedup"] is None else speedup(row["speedup"], row["speedup_low"], row["speedup_high"]),
     )
 
 

@@ -17,7 +17,7 @@ from rich.text import Text
 
 from .headline import regression_lines
 from .notes import notes
-from .units import digits, human_bytes, percent, ratio
+from .units import digits, human_bytes, percent, ratio, speedup
 from .verdict import verdicts
 
 WIDTH = 100
@@ -224,9 +224,7 @@ def _layer_tables(artifacts: Sequence[Mapping[str, Any]]) -> list[Table]:
 def _speedup(entry: Mapping[str, Any]) -> str:
     if entry["speedup"] is None:
         return _NONE
-    if entry["speedup_low"] is None:
-        return f"{entry['speedup']:.2f}x"
-    return f"{entry['speedup']:.2f}x ({entry['speedup_low']:.2f}-{entry['speedup_high']:.2f})"
+    return speedup(entry["speedup"], entry["speedup_low"], entry["speedup_high"])
 
 
 def _requirement_table(requirements: Iterable[Mapping[str, Any]]) -> Table:

@@ -32,3 +32,8 @@ def ratio(value: float) -> str:
 def percent(share: float, decimals: int = 1) -> str:
     """Return a share as a percentage: 97.2 %."""
     return f"{100 * share:.{decimals}f} %"
+
+
+def speedup(value: float, low: float | None, high: float | None) -> str:
+    """Return how many times as fast, with its interval where there is one: 4.08x (3.97-4.19)."""
+    return f"{value:.2f}x" if low is None or high is None else f"{value:.2f}x ({low:.2f}-{high:.2f})"

@@ -8,7 +8,7 @@ from typing import Any
 from ..figures import Point, scatter
 from ..rows import fastest, shown_rows
 from ..seeds import Mean, over_seeds
-from ..units import digits, human_bytes, percent, ratio
+from ..units import digits, human_bytes, percent, ratio, speedup
 from .markup import Cell, table
 
 NONE = Cell("-")
@@ -102,10 +102,9 @@ def _times(row: Mapping[str, Any]) -> Cell:
 def _speedup(row: Mapping[str, Any]) -> Cell:
     if row["speedup"] is None:
         return NONE
-    if row["speedup_low"] is None:
-        return Cell(f"{row['speedup']:.2f}x", row["speedup"])
-    state = "good" if row["speedup_low"] > 1 else "bad" if row["speedup_high"] < 1 else ""
-    return Cell(f"{row['speedup']:.2f}x ({row['speedup_low']:.2f}-{row['speedup_high']:.2f})", row["speedup"], state)
+    low, high = row["speedup_low"], row["speedup_high"]
+    state = "" if low is None else "good" if low > 1 else "bad" if high < 1 else ""
+    return Cell(speedup(row["speedup"], low, high), row["speedup"], state)
 
 
 def trade_offs(record: Mapping[str, Any]) -> str:
