@@ -35,7 +35,10 @@ from sparsepack.runtimes.measure.inputs import example_inputs
 from sparsepack.runtimes.measure.latency import time_alone
 from sparsepack.runtimes.rehearsal import rehearse
 
-TRAINED = ("lenet-300-100", "lenet-5-caffe", "lenet-s4", "resnet-20", "resnet-32", "resnet-56")
+TRAINED = (
+    *("lenet-300-100", "lenet-5-caffe", "lenet-s4", "conv-2", "conv-4", "conv-6"),
+    *("resnet-20", "resnet-32", "resnet-56", "lstm"),
+)
 FORMATS = (("packed", "fp32"), ("onnx", "fp32"))
 SECONDS = 1.0
 

@@ -131,5 +131,25 @@ def part_storage(figures: Figures) -> list[str]:
     return lines
 
 
+def big_model(figures: Figures) -> list[str]:
+    """A network above 2 GB with tied weights: bytes, files, seconds and memory by format."""
+    lines = [
+        f"An embedding of {figures['words']:,} words of {figures['width']:,} figures, tied to the output layer, and a "
+        "layer pruned to 90 % between them. Both formats store the tied weights once, decode bit for bit, and compute "
+        f"{'the same' if figures['equal'] else 'different outputs (missed)'}. Memory is each process's peak.",
+        "",
+        "| format | bytes | files | export | its memory | load | memory of loading and a run |",
+        "|---|---:|---:|---:|---:|---:|---:|",
+    ]
+    for name in ("onnx", "onnx-unpack"):
+        row = figures[name]
+        lines.append(
+            f"| `{name}` | {row['bytes']:,} | {row['files']} | {row['export_seconds']:.0f} s | "
+            f"{row['export_peak_bytes'] / 1e9:.1f} GB | {row['load_seconds']:.1f} s | "
+            f"{row['run_peak_bytes'] / 1e9:.1f} GB |"
+        )
+    return lines
+
+
 def _middle(seconds: list[float]) -> float:
     return sorted(seconds)[len(seconds) // 2]

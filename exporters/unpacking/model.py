@@ -28,15 +28,12 @@ def value_names(graph: onnx.GraphProto) -> set[str]:
 def insert(graph: onnx.GraphProto, emitter: Emitter, replaced: set[str]) -> None:
     """Put the emitter's nodes before the graph's own, and its initializers in place of ``replaced``."""
     replace_nodes(graph, [*emitter.nodes, *graph.node])
-    kept = [tensor for tensor in graph.initializer if tensor.name not in replaced]
     graph.value_info.extend(emitter.declared)
-    copies = []
-    for tensor in (*kept, *emitter.initializers):
-        copy = onnx.TensorProto()
-        copy.CopyFrom(tensor)
-        copies.append(copy)
-    del graph.initializer[:]
-    graph.initializer.extend(copies)
+    # What stays is not moved: a tensor above 2 GB cannot be copied.
+    for place in reversed(range(len(graph.initializer))):
+        if graph.initializer[place].name in replaced:
+            del graph.initializer[place]
+    graph.initializer.extend(emitter.initializers)
     # Before IR version 4 every initializer had to be listed as an input as well.
     inputs = [value for value in graph.input if value.name not in replaced]
     if len(inputs) != len(graph.input):
