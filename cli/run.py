@@ -17,6 +17,12 @@ REPORTS = {"html": "report.html", "markdown": "report.md", "junit": "report.xml"
 @click.option(
     "-o", "--output", type=FILE, required=True, metavar="OUT", help="Folder for checkpoints, artifacts and records."
 )
+@click.option(
+    "--require",
+    multiple=True,
+    metavar="EXPR",
+    help="'accuracy.value>=0.9', beside the recipe's own requirements; unmet gives exit code 1; may be repeated.",
+)
 @click.option("--allow-inconclusive", is_flag=True, help="A requirement that the noise leaves open is no failure.")
 @click.option(
     "--jobs",
@@ -32,12 +38,21 @@ REPORTS = {"html": "report.html", "markdown": "report.md", "junit": "report.xml"
 )
 @force_option
 def run_recipe(
-    recipe: Path, output: Path, allow_inconclusive: bool, jobs: int | None, dry_run: bool, force: bool
+    recipe: Path,
+    output: Path,
+    require: tuple[str, ...],
+    allow_inconclusive: bool,
+    jobs: int | None,
+    dry_run: bool,
+    force: bool,
 ) -> int:
     """Prune, export and measure as RECIPE says; exit 1 when one of its requirements is not met.
 
-    Killed at any moment, the same command goes on where it stopped.
+    Killed at any moment, the same command goes on where it stopped; what is finished is not done again when only what
+    is measured or required has changed.
     """
+    from msgspec.structs import replace
+
     from ..compressor.recipe import load_recipe
     from ..runtimes.job import run as run_job
     from ..runtimes.measure.environment import default_threads
@@ -47,6 +62,9 @@ def run_recipe(
     from ..runtimes.report.table import render
 
     loaded = load_recipe(recipe)
+    if require:
+        wanted = replace(loaded.measure, require=[*loaded.measure.require, *require])
+        loaded = replace(loaded, measure=wanted)
     if dry_run:
         from ..runtimes.job_prediction import predict
         from ..runtimes.report.prediction import prediction_text

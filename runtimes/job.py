@@ -23,7 +23,7 @@ from ..compressor.progress import Progress, Silent
 from ..compressor.recipe import Recipe, recipe_text
 from ..compressor.run_folder import CHECKPOINT, RECIPE, RunFolder
 from ..compressor.yaml_file import parse_yaml, to_yaml
-from ..errors import OutputExistsError
+from ..errors import OutputExistsError, RecipeError
 from ..files import sha256_file, write_bytes
 from . import find_runtime
 from .job_plan import Product, baseline_of, plan_products, plan_requirements
@@ -56,7 +56,7 @@ def run(
 
     Raises:
         RecipeError: the recipe asks for something that cannot be.
-        OutputExistsError: the folder holds another job.
+        OutputExistsError: the folder holds another job; one that differs in what is measured or required is not.
         SparsepackError: whatever pruning, exporting or measuring raises; finished work is kept.
     """
     watcher = progress or Silent()
@@ -70,7 +70,12 @@ def run(
         shutil.rmtree(out / SHARED, ignore_errors=True)
         manifest = {"schema": MANIFEST_SCHEMA, "recipe": sha256_file(out / RECIPE), "runs": entries}
         write_bytes(out / MANIFEST, json.dumps(manifest, indent=2, sort_keys=True).encode() + b"\n")
-        return _earlier_record(out, entries) or _measure(recipe, out, products, requirements, watcher)
+        record = _earlier_record(out, entries) or _measure(recipe, out, products, watcher)
+        by_name = {entry["artifact"]: entry for entry in record["artifacts"]}
+        judged = [gates.judge(wanted, by_name[product.name]) for wanted, chosen in requirements for product in chosen]
+        record["requirements"] = to_plain(judged)
+        write_bytes(out / RECORD, to_json(record).encode())
+        return record
 
 
 def resolved_text(recipe: Recipe, out: Path) -> str:
@@ -99,9 +104,14 @@ def _claim(recipe: Recipe, out: Path, force: bool) -> None:
         if not known.exists() and any(foreign):
             raise OutputExistsError(f"{out} is not empty and holds no job; give --force to use it, or another folder.")
         if known.exists() and known.read_bytes() != text:
-            raise OutputExistsError(
-                f"{out} holds the job of another recipe; give --force to replace it, or choose another folder."
-            )
+            changed = _changed(known, text)
+            if not changed <= {"measure", "require"}:
+                raise OutputExistsError(
+                    f"{out} holds the job of another recipe; give --force to replace it, or choose another folder."
+                )
+            if "measure" in changed:
+                (out / RECORD).unlink(missing_ok=True)
+            write_bytes(known, text)
     for leftover in out.rglob(".*.partial"):
         leftover.unlink(missing_ok=True)
     if force:
@@ -114,6 +124,22 @@ def _claim(recipe: Recipe, out: Path, force: bool) -> None:
     # Last, so that a kill before this leaves the earlier job's recipe, and the same command begins anew.
     if force or not known.exists():
         write_bytes(known, text)
+
+
+def _changed(known: Path, text: bytes) -> set[str]:
+    """Return what sets a job's recipe apart from the one in its folder: ``runs``, ``measure``, ``require``.
+
+    Requirements are judged anew from the record, and measuring needs no training.
+    """
+    try:
+        before = parse_yaml(known.read_text(encoding="utf-8"), str(known))
+        now = parse_yaml(text.decode(), "the recipe")
+        measures = [dict(recipe.pop("measure")) for recipe in (before, now)]
+    except (RecipeError, UnicodeDecodeError, KeyError, TypeError, ValueError):
+        return {"runs"}
+    required = [measure.pop("require", None) for measure in measures]
+    parts = {"runs": (before, now), "measure": measures, "require": required}
+    return {name for name, (old, new) in parts.items() if old != new}
 
 
 def _earlier_record(out: Path, entries: dict[str, Any]) -> dict[str, Any] | None:
@@ -131,13 +157,7 @@ def _earlier_record(out: Path, entries: dict[str, Any]) -> dict[str, Any] | None
     return record if found == expected and record.get("schema") == SCHEMA and "requirements" in record else None
 
 
-def _measure(
-    recipe: Recipe,
-    out: Path,
-    products: list[Product],
-    requirements: list[tuple[gates.Requirement, list[Product]]],
-    progress: Progress,
-) -> dict[str, Any]:
+def _measure(recipe: Recipe, out: Path, products: list[Product], progress: Progress) -> dict[str, Any]:
     baseline = baseline_of(recipe, products)
     record = measure(
         [product.path for product in products],
@@ -151,12 +171,7 @@ def _measure(
         names={product.path: product.name for product in products},
         progress=progress,
     )
-    by_name = {entry["artifact"]: entry for entry in record["artifacts"]}
     predictions = by_artifact(out / PREDICTION)
     for entry in record["artifacts"] if predictions else []:
         entry["notes"] += held_against(predictions, entry)
-    record["requirements"] = to_plain(
-        [gates.judge(requirement, by_name[product.name]) for requirement, chosen in requirements for product in chosen]
-    )
-    write_bytes(out / RECORD, to_json(record).encode())
     return record

@@ -256,6 +256,33 @@ def test_another_recipe_is_refused_and_force_replaces_it(tmp_path: Path, unmeasu
     job.run(other, out)
 
 
+def test_other_requirements_are_judged_from_the_record_and_other_measuring_trains_nothing(
+    tmp_path: Path, unmeasured: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    data = recipe_data()
+    job.run(load_recipe(data), out)
+    before = {path: digest for path, digest in results(out).items() if path not in ("recipe.yaml", "manifest.json")}
+    monkeypatch.setattr(job_runs, "prune", lambda recipe, folder, **options: trained(folder))
+    counted: list[int] = []
+    monkeypatch.setattr(job, "measure", lambda *words, **options: counted.append(1) or fake_record(*words, **options))
+
+    def trained(folder: Path) -> SparseCheckpoint:
+        return SparseCheckpoint.load(folder / "checkpoint.safetensors")
+
+    for bound, met in ((5, True), (6, False)):
+        data["measure"]["require"] = [f"storage.size_ratio>={bound}"]
+        record = job.run(load_recipe(data), out)
+        assert [entry["met"] for entry in record["requirements"]] == [met] * 4
+        assert json.loads((out / "measurement.json").read_text()) == record
+        assert f"size_ratio>={bound}" in (out / "recipe.yaml").read_text()
+    assert counted == []
+    data["measure"]["time_budget"] = 0.06
+    job.run(load_recipe(data), out)
+    assert counted == [1]
+    assert before.items() <= results(out).items()
+
+
 def test_a_folder_with_other_files_is_left_alone(tmp_path: Path, unmeasured: None) -> None:
     (tmp_path / "thesis.txt").write_text("years of work")
     with pytest.raises(OutputExistsError, match="is not empty and holds no job"):

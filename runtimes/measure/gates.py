@@ -29,8 +29,9 @@ _SECTIONS: dict[str, type[msgspec.Struct]] = {
     "parity": Parity,
     "training": Training,
 }
+_NAME_ONE = "name one (--runtime), or require it of another artifact alone (run, format in a recipe)"
 _NOT_MEASURED = {
-    "latency": "no runtime ran it",
+    "latency": f"no runtime ran it; {_NAME_ONE}",
     "accuracy": "accuracy was not measured; give data with a test split (--data)",
     "parity": "parity was not measured (the artifact's notes say why)",
     "training": "the training cost is not known for this artifact",
@@ -147,7 +148,7 @@ def _latency_of(requirement: Requirement, latency: Mapping[str, Any]) -> tuple[M
         if requirement.runtime in measured:
             return latency[requirement.runtime], ""
         entry = latency.get(requirement.runtime)
-        return None, entry["unavailable"] if entry else f"{requirement.runtime} was not asked to run it"
+        return None, entry["unavailable"] if entry else f"{requirement.runtime} was not asked to run it; {_NAME_ONE}"
     if len(measured) == 1:
         return latency[measured[0]], ""
     if measured:
