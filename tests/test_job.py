@@ -265,10 +265,15 @@ def test_other_requirements_are_judged_from_the_record_and_other_measuring_train
     before = {path: digest for path, digest in results(out).items() if path not in ("recipe.yaml", "manifest.json")}
     monkeypatch.setattr(job_runs, "prune", lambda recipe, folder, **options: trained(folder))
     counted: list[int] = []
-    monkeypatch.setattr(job, "measure", lambda *words, **options: counted.append(1) or fake_record(*words, **options))
 
     def trained(folder: Path) -> SparseCheckpoint:
         return SparseCheckpoint.load(folder / "checkpoint.safetensors")
+
+    def counting(artifacts: list[Path], **options: Any) -> dict[str, Any]:
+        counted.append(1)
+        return fake_record(artifacts, **options)
+
+    monkeypatch.setattr(job, "measure", counting)
 
     for bound, met in ((5, True), (6, False)):
         data["measure"]["require"] = [f"storage.size_ratio>={bound}"]
