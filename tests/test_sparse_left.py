@@ -79,7 +79,7 @@ MALFORMED: dict[str, tuple[dict[str, Array | None], dict[str, Any], tuple[int, .
     "a bias for columns": ({"g": MG, "v": MV, "b": np.ones(6, np.float32)}, LEFT, (5, 3), "expected [6, 1]"),
     "a residual": ({"g": MG, "v": MV, "b": None, "r": np.ones((5, 3), np.float32)}, LEFT, (5, 3), "expected [6, 3]"),
     "transB": ({"g": MG, "v": MV}, {**LEFT, "transB": 1}, (5, 3), "transA, not transB"),
-    "transA without left": ({"g": MG, "v": MV}, {**FULL, "transA": 1}, (6, 3), "transA needs left"),
+    "transY": ({"g": MG, "v": MV}, {**LEFT, "transY": 1}, (5, 3), "transY is for weights on the right"),
     "a negative size": ({"g": MG, "v": MV}, {**LEFT, "input_size": [-1]}, (5, 3), "one positive value"),
     "two sizes": ({"g": MG, "v": MV}, {**LEFT, "input_size": [3, 3]}, (5, 3), "one positive value"),
     "no shape": ({"g": MG, "v": MV}, {"left": 1}, (5, 3), "shape must be two positive values"),

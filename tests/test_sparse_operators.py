@@ -117,6 +117,12 @@ MALFORMED_PRODUCTS: dict[str, tuple[dict[str, Array | None], dict[str, Any], str
     "scales": ({"g": MG, "v": MV.astype(np.int8)}, {**FULL, "scales": [1.0, 2.0]}, "int8 values need 1 or 5 scales"),
     "no scales": ({"g": MG, "v": MV.astype(np.int8)}, FULL, "int8 values need 1 or 5 scales"),
     "an unknown activation": ({"g": MG, "v": MV}, {**FULL, "activation": "Tanh"}, "unknown activation"),
+    "by feature": ({"g": MG, "v": MV}, {**FULL, "transA": 1}, "expected a last dimension but one of 6"),
+    "a residual by token": (
+        {"g": MG, "v": MV, "b": None, "r": np.ones((3, 5), np.float32)},
+        {**FULL, "transY": 1},
+        "residual has shape [3, 5], expected [5, 3]",
+    ),
 }
 
 
@@ -143,6 +149,44 @@ def test_a_product_of_any_number_of_tokens(tokens: int, operators: Path) -> None
         for _ in range(6):  # the layer cuts its work by what it has seen of the threads
             found = opened.run(None, {"x": x})[0]
             np.testing.assert_allclose(found, x.astype(np.float64) @ weight + bias + residual, rtol=1e-5, atol=2e-5)
+
+
+@pytest.mark.parametrize("extents", [(1,), (7,), (64,), (130,), (3, 1), (2, 50), (2, 3, 65), (2, 0), (0, 4)])
+@pytest.mark.parametrize("activation", ["", "Relu", "Gelu"])
+def test_a_product_by_feature_is_the_product_by_token(
+    extents: tuple[int, ...], activation: str, operators: Path
+) -> None:
+    weight, bias = draw((70, 45), 0.2), draw((45,), 1.0, seed=2)
+    mask = nonzero_bits(weight)
+    x, residual = draw((*extents, 70), 1.0, seed=3), draw((*extents, 45), 1.0, seed=1)
+    base = {"shape": [70, 45], "activation": activation}
+    for added in (None, residual):
+        constants = {"g": pack(mask), "v": weight[mask], "b": bias, "r": added}
+        expected = session(node_model("SparseMatMul", constants, base), operators).run(None, {"x": x})[0]
+        for names in ({"transA": 1}, {"transY": 1}, {"transA": 1, "transY": 1}):
+            turned = None if added is None else (added.swapaxes(-1, -2) if "transY" in names else added)
+            model = node_model("SparseMatMul", {**constants, "r": turned}, {**base, **names})
+            given = np.ascontiguousarray(x.swapaxes(-1, -2)) if "transA" in names else x
+            for threads in (1, 2):
+                found = session(model, operators, threads).run(None, {"x": given})[0]
+                np.testing.assert_array_equal(found.swapaxes(-1, -2) if "transY" in names else found, expected)
+
+
+def test_a_vector_has_no_features_side_by_side(operators: Path) -> None:
+    for names, text in (({"transA": 1}, "a last dimension but one of 6"), ({"transY": 1}, "two dimensions or more")):
+        opened = session(node_model("SparseMatMul", {"g": MG, "v": MV}, {**FULL, **names}), operators)
+        with pytest.raises(session_errors(), match=text):
+            opened.run(None, {"x": np.ones(6, np.float32)})
+
+
+def test_a_token_alone_and_in_a_batch_are_the_same(operators: Path) -> None:
+    weight = draw((300, 90), 0.3)
+    constants: dict[str, Array | None] = {"g": pack(weight != 0), "v": weight[weight != 0]}
+    opened = session(node_model("SparseMatMul", constants, {"shape": [300, 90]}), operators)
+    x = draw((70, 300), 1.0, seed=1)
+    together = opened.run(None, {"x": x})[0]
+    for count in (1, 5, 16):
+        np.testing.assert_array_equal(opened.run(None, {"x": x[:count]})[0], together[:count])
 
 
 @pytest.mark.parametrize("name", ["v", "scale", "b"])

@@ -18,6 +18,7 @@ class Graph:
 
     Attributes:
         nodes: all nodes, in order; those in :attr:`dead` count no longer.
+        position: of a node, by its identity; of one that replaced others, that of the first of them.
         shapes: of every value whose shape is known, as far as it is known.
     """
 
@@ -38,7 +39,7 @@ class Graph:
         self.index()
 
     def index(self) -> None:
-        """Bring the lookups up to date after :meth:`remove`."""
+        """Bring the lookups up to date with the nodes that are left."""
         self._readers: dict[str, list[onnx.NodeProto]] = {}
         self._producers: dict[str, onnx.NodeProto] = {}
         for node in self.live():
@@ -55,6 +56,26 @@ class Graph:
         """Take nodes out."""
         self.dead.update(id(node) for node in nodes)
         self.index()
+
+    def replace(self, nodes: list[onnx.NodeProto], *new: onnx.NodeProto) -> None:
+        """Put others in the place of nodes: at that of the last, where everything that they read has been computed."""
+        places = {id(node): place for place, node in enumerate(self.nodes)}
+        at = max(places[id(node)] for node in nodes)
+        self.nodes[at + 1 : at + 1] = new
+        self.position.update({id(node): min(self.position[id(old)] for old in nodes) for node in new})
+        self.remove(nodes)
+
+    def unread(self, name: str) -> bool:
+        """Tell whether nothing reads a value, and it does not leave the graph."""
+        return name not in self._readers and name not in self._pinned
+
+    def forget(self, name: str) -> None:
+        """Take out what computes a value that nothing reads any longer."""
+        node = self.producer(name)
+        if node is not None and all(self.unread(output) for output in node.output):
+            self.remove([node])
+            for before in node.input:
+                self.forget(before)
 
     def only_reader(self, name: str) -> onnx.NodeProto | None:
         """Return the one node that reads a value, once; None when there are others, or the value leaves the graph."""

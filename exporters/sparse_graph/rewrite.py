@@ -13,6 +13,7 @@ import onnx
 from onnx import helper, numpy_helper
 
 from ...files import Array
+from .by_feature import hand_on_by_feature
 from .choose import LayerChoice, Measure, choose
 from .cost_model import CostModel
 from .fuse import fuse
@@ -65,7 +66,6 @@ def rewrite(
     choices = choose(graph, layers, costs or CostModel(), measure, batch)
     errors: dict[str, float] = {}
     constants: list[onnx.TensorProto] = []
-    replaced: dict[int, onnx.NodeProto] = {}
     for layer, choice in zip(layers, choices, strict=True):
         if not choice.sparse:
             continue
@@ -73,11 +73,9 @@ def rewrite(
         packed, error = _pack(layer, values)
         constants += packed
         errors[layer.weight_name] = error
-        # At the place of the last node everything that the layer reads has been computed.
-        last = max(layer.nodes, key=lambda found: graph.position[id(found)])
-        replaced[id(last)] = _node(graph, layer)
-        graph.remove(layer.nodes)
-    return Rewritten(_rebuild(model, graph, replaced, constants), choices, errors)
+        graph.replace(layer.nodes, _node(graph, layer))
+    constants += hand_on_by_feature(graph, DOMAIN)
+    return Rewritten(_rebuild(model, graph, constants), choices, errors)
 
 
 def _pack(layer: Layer, values: str) -> tuple[list[onnx.TensorProto], float]:
@@ -131,14 +129,12 @@ def _node(graph: Graph, layer: Layer) -> onnx.NodeProto:
     return node
 
 
-def _rebuild(
-    model: onnx.ModelProto, graph: Graph, replaced: dict[int, onnx.NodeProto], constants: list[onnx.TensorProto]
-) -> onnx.ModelProto:
-    nodes = [replaced.get(id(node), node) for node in graph.nodes if id(node) in replaced or id(node) not in graph.dead]
+def _rebuild(model: onnx.ModelProto, graph: Graph, constants: list[onnx.TensorProto]) -> onnx.ModelProto:
     packed = {tensor.name.removesuffix(GAPS) for tensor in constants}
-    result = _without_constants(model, packed)
+    shapes = {node.input[1] for node in graph.nodes if id(node) in graph.dead and node.op_type == "Reshape"}
+    result = _without_constants(model, packed | {name for name in shapes if graph.unread(name)})
     # A Constant node whose weight was packed has no reader left.
-    kept = [node for node in nodes if not (node.op_type == "Constant" and node.output[0] in packed)]
+    kept = [node for node in graph.live() if not (node.op_type == "Constant" and node.output[0] in packed)]
     result.graph.node.extend(kept)
     result.graph.initializer.extend(constants)
     result.opset_import.append(helper.make_opsetid(DOMAIN, VERSION))

@@ -6,6 +6,21 @@
 
 using namespace sparsepack;
 
+namespace {
+
+// Each of `matrices` matrices of rows x columns, turned round.
+std::vector<float> turned(const std::vector<float>& values, size_t matrices, size_t rows, size_t columns) {
+  std::vector<float> out(values.size());
+  for (size_t m = 0; m < matrices; ++m) {
+    for (size_t r = 0; r < rows; ++r) {
+      for (size_t c = 0; c < columns; ++c) out[(m * columns + c) * rows + r] = values[(m * rows + r) * columns + c];
+    }
+  }
+  return out;
+}
+
+}  // namespace
+
 int main(int argc, char** argv) {
   support::Random random;
   const int cases = argc > 1 ? std::atoi(argv[1]) : 120;
@@ -35,6 +50,21 @@ int main(int argc, char** argv) {
     linear.run({input.data() + chosen * inputs, 1, call.bias, with_residual ? residual.data() + at : nullptr, alone.data()},
                serial);
     support::expect(!std::memcmp(got.data() + at, alone.data(), outputs * 4), "same bits from a token alone");
+
+    // By feature, and cut into several matrices, the same products are the same.
+    const size_t parts = static_cast<size_t>(random.in(1, tokens < 3 ? 1 : 3)), each = tokens / parts;
+    const size_t used = parts * each;
+    for (int by = 0; by < 4; ++by) {
+      const bool in = by & 1, out = by & 2;
+      const std::vector<float> first(input.begin(), input.begin() + static_cast<std::ptrdiff_t>(used * inputs));
+      const std::vector<float> added(residual.begin(), residual.begin() + static_cast<std::ptrdiff_t>(used * outputs));
+      const auto given = in ? turned(first, parts, each, inputs) : first;
+      const auto addend = out ? turned(added, parts, each, outputs) : added;
+      std::vector<float> found(used * outputs, NAN);
+      linear.run({given.data(), each, call.bias, with_residual ? addend.data() : nullptr, found.data(), parts, in, out}, threads);
+      if (out) found = turned(found, parts, outputs, each);
+      support::expect(!std::memcmp(got.data(), found.data(), found.size() * 4), "same bits by token and by feature");
+    }
 
     std::vector<double> want(got.size()), scale(got.size());
     for (size_t t = 0; t < tokens; ++t) {

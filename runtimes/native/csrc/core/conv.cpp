@@ -152,29 +152,25 @@ void SparseConv::run(const ConvCall& call, Executor& executor) {
   const size_t enough = crew_.enough_jobs();
   const size_t splits = std::min(row_groups, std::max<size_t>(1, enough / tiles));
   const size_t sums = (row_groups + splits - 1) / splits * plan->programs[0].group_rows * plan->tile_floats;
-  // Tiles whose rows are shared out are packed once, before; others by the job that uses them,
-  // which then finds its copy in the cache.
-  Scratch shared(splits > 1 ? tiles * packed * sizeof(float) : 0);
-  if (splits > 1 && packed) {
-    const size_t slices = std::min<size_t>(channels, (enough + tiles - 1) / tiles);
-    for_each_job(executor, tiles * slices, [&](size_t job) {
-      const size_t at = job / slices, slice = job % slices;
-      const size_t begin = channels * slice / slices, end = channels * (slice + 1) / slices;
-      plan->pack(run.image(at / tile_count) + begin * run.in_plane, spec_, plan->tiles[at % tile_count], end - begin,
-                 run.readable, shared.floats() + at * packed + begin * plan->channel_floats);
-    });
-  }
-  const size_t threads = for_each_job(executor, tiles * splits, [&](size_t job) {
-    const size_t split = job % splits, at = job / splits, image = at / tile_count;
-    const Tile& tile = plan->tiles[at % tile_count];
-    const bool copies = packed && splits == 1;
-    Scratch scratch((sums + (copies ? run.block_floats : 0)) * sizeof(float));
-    const float* activations = run.image(image) + tile.at;
-    if (packed) activations = copies ? nullptr : shared.floats() + at * packed;
-    compute(run, tile, image, row_groups * split / splits, row_groups * (split + 1) / splits, activations,
-            scratch.floats(), scratch.floats() + sums);
-  });
-  crew_.saw(threads);
+  // A tile whose rows are shared out is copied whole by each thread that has a part in it; otherwise
+  // each block is copied just before its use, and then found in the nearest cache.
+  const bool shares = splits > 1;
+  const size_t copies = packed ? (shares ? packed : run.block_floats) : 0;
+  const auto make = [&] {
+    return [&, scratch = Scratch((sums + copies) * sizeof(float)), copied = SIZE_MAX](size_t job) mutable {
+      const size_t split = job % splits, at = job / splits, image = at / tile_count;
+      const Tile& tile = plan->tiles[at % tile_count];
+      float* own = scratch.floats() + sums;
+      if (packed && shares && copied != at) {
+        plan->pack(run.image(image), spec_, tile, channels, run.readable, own);
+        copied = at;
+      }
+      const float* activations = packed ? shares ? own : nullptr : run.image(image) + tile.at;
+      compute(run, tile, image, row_groups * split / splits, row_groups * (split + 1) / splits, activations,
+              scratch.floats(), own);
+    };
+  };
+  crew_.saw(for_each_job(executor, tiles * splits, crew_.threads(), make));
 }
 
 }  // namespace sparsepack

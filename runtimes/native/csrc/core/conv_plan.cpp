@@ -121,7 +121,6 @@ void ConvPlan::plan_windows(const ConvSpec& spec, std::vector<size_t>& tap_offse
   const auto [kernel_h, kernel_w] = spec.kernel;
   const auto [stride_y, stride_x] = spec.stride;
   pitch = kUnit;
-  const int64_t across = ceil_div(out_width, pitch);
   const int64_t down = ceil_div(out_height, std::min(kWindowUnits, kernels.max_units));
   const int64_t tile_rows = ceil_div(out_height, down);
   tile_floats = static_cast<size_t>(round_up(tile_rows * pitch, 16));
@@ -143,9 +142,10 @@ void ConvPlan::plan_windows(const ConvSpec& spec, std::vector<size_t>& tap_offse
       channel_floats += static_cast<size_t>((tile_rows + extra) * pitch);
     }
   }
-  for (int64_t strip = 0; strip < across; ++strip) {
-    for (int64_t i = 0; i < down; ++i) {
-      const int64_t y = out_height * i / down, rows = out_height * (i + 1) / down - y, x = strip * pitch;
+  // Strips side by side come together: threads then part the image between rows, as 1x1 layers do.
+  for (int64_t i = 0; i < down; ++i) {
+    const int64_t y = out_height * i / down, rows = out_height * (i + 1) / down - y;
+    for (int64_t x = 0; x < out_width; x += pitch) {
       tiles.push_back({y * out_width + x, rows, std::min(pitch, out_width - x), static_cast<int>(rows)});
     }
   }

@@ -8,9 +8,25 @@ namespace {
 constexpr double kUsed = 3.5 * 1024;
 constexpr int kTargetUnits = 8;
 constexpr size_t kGroupRows = 256;
-constexpr size_t kPackColumns = 64;  // features transposed by one job
 
 }  // namespace
+
+struct SparseLinear::Tile {
+  Tile(const LinearCall& call, size_t matrix_, size_t first_, size_t most)
+      : matrix(matrix_), first(first_), tokens(std::min(most, call.tokens - first_)), units((tokens + kUnit - 1) / kUnit) {}
+
+  // Where its tokens' values of a feature begin, of `features` in a matrix of `all` tokens.
+  size_t place(size_t all, size_t features, size_t feature, bool by_feature) const {
+    return matrix * all * features + (by_feature ? feature * all + first : first * features + feature);
+  }
+
+  size_t matrix, first, tokens, units;
+};
+
+// A narrow tile lies close together, so that a long token stays near without blocks.
+size_t SparseLinear::width_of(const Tile& tile) const {
+  return tile.units <= kFewUnits ? tile.units * kUnit : tile_floats_;
+}
 
 SparseLinear::SparseLinear(SparseRows weight, ActivationSpec activation)
     : kernels_(kernels()),
@@ -48,7 +64,7 @@ const Program& SparseLinear::few() const {
 // One token needs no transposing: its features are one float apart as they are.
 void SparseLinear::run_one(const LinearCall& call, Executor& executor) const {
   const Program& program = few();
-  for_each_job(executor, program.groups, [&](size_t group) {
+  const auto compute = [&](size_t group) {
     const size_t row = program.group_begin(group), row_count = program.group_end(group) - row;
     RowsCall rows{};
     rows.bias = call.bias ? call.bias + row : nullptr;
@@ -59,62 +75,77 @@ void SparseLinear::run_one(const LinearCall& call, Executor& executor) const {
       kernels_.finish(call.output + row, call.residual ? call.residual + row : nullptr, call.output + row, row_count,
                       activation_);
     }
-  });
+  };
+  crew_.saw(for_each_job(executor, program.groups, crew_.threads(), [&] { return compute; }));
 }
 
 void SparseLinear::run(const LinearCall& call, Executor& executor) const {
-  if (call.tokens == 0 || outputs() == 0) return;
+  if (call.tokens == 0 || call.matrices == 0 || outputs() == 0) return;
+  if (call.matrices > 1 && (call.tokens == 1 || !(call.input_by_feature || call.output_by_feature))) {
+    // Whole tokens lie one after the other, whichever matrix they are of; those of one token lie both ways.
+    LinearCall joined = call;
+    joined.tokens *= call.matrices;
+    joined.matrices = 1;
+    joined.input_by_feature = joined.output_by_feature = false;
+    return run(joined, executor);
+  }
   if (call.tokens == 1) return run_one(call, executor);
-  // Enough tiles at once to keep every thread busy, few enough that the copies stay bounded.
-  constexpr size_t kTilesAtOnce = 8;
-  const size_t tiles_total = (call.tokens + tile_floats_ - 1) / tile_floats_;
-  const size_t tiles_at_once = std::min(kTilesAtOnce, tiles_total);
-  const size_t tile_size = std::max<size_t>(1, inputs_) * tile_floats_;
-  Scratch packed(tiles_at_once * tile_size * sizeof(float));
-  for (size_t begin = 0; begin < tiles_total; begin += tiles_at_once) {
-    const size_t tiles = std::min(tiles_at_once, tiles_total - begin);
-    const size_t slices = (inputs_ + kPackColumns - 1) / kPackColumns;
-    auto tokens_of = [&](size_t tile) { return std::min(tile_floats_, call.tokens - (begin + tile) * tile_floats_); };
-    auto units_of = [&](size_t tile) { return (tokens_of(tile) + kUnit - 1) / kUnit; };
-    // A narrow tile lies close together, so that a long token stays near without blocks.
-    auto is_few = [&](size_t tile) { return units_of(tile) <= kFewUnits; };
-    auto width_of = [&](size_t tile) { return is_few(tile) ? units_of(tile) * kUnit : tile_floats_; };
+  const size_t tiles_each = (call.tokens + tile_floats_ - 1) / tile_floats_;
+  const size_t packed = inputs_ * tile_floats_, sums_floats = program_.group_rows * tile_floats_;
+  const auto make = [&] {
+    // Threads keep copies of their own, also where they share a tile.
+    return [&, scratch = Scratch((packed + sums_floats) * sizeof(float)), copied = SIZE_MAX](size_t job) mutable {
+      const size_t at = job / program_.groups, group = job % program_.groups;
+      const Tile tile(call, at / tiles_each, at % tiles_each * tile_floats_, tile_floats_);
+      if (copied != at) pack(call, tile, scratch.floats());
+      copied = at;
+      compute(call, tile, group, scratch.floats(), scratch.floats() + packed);
+    };
+  };
+  crew_.saw(for_each_job(executor, call.matrices * tiles_each * program_.groups, crew_.threads(), make));
+}
 
-    for_each_job(executor, tiles * slices, [&](size_t job) {
-      const size_t tile = job / slices, column = job % slices * kPackColumns;
-      const size_t columns = std::min(kPackColumns, inputs_ - column), tokens = tokens_of(tile);
-      const float* from = call.input + (begin + tile) * tile_floats_ * inputs_ + column;
-      const size_t width = width_of(tile), whole = units_of(tile) * kUnit;
-      float* to = packed.floats() + tile * tile_size + column * width;
-      kernels_.transpose(from, tokens, columns, inputs_, to, width);
-      for (size_t c = 0; c < columns && tokens < whole; ++c) {
-        std::fill(to + c * width + tokens, to + c * width + whole, 0.0f);
-      }
-    });
+// Copies a tile's tokens so that those of a feature lie side by side.
+void SparseLinear::pack(const LinearCall& call, const Tile& tile, float* to) const {
+  const float* from = call.input + tile.place(call.tokens, inputs_, 0, call.input_by_feature);
+  const size_t width = width_of(tile), whole = tile.units * kUnit;
+  if (call.input_by_feature) {
+    kernels_.take_runs(from, call.tokens, inputs_, tile.tokens, to, width);
+  } else {
+    kernels_.transpose(from, tile.tokens, inputs_, inputs_, to, width);
+  }
+  for (size_t c = 0; c < inputs_ && tile.tokens < whole; ++c) {
+    std::fill(to + c * width + tile.tokens, to + c * width + whole, 0.0f);
+  }
+}
 
-    for_each_job(executor, tiles * program_.groups, [&](size_t job) {
-      const size_t tile = job % tiles, group = job / tiles, tokens = tokens_of(tile);
-      const size_t row = program_.group_begin(group), row_count = program_.group_end(group) - row;
-      Scratch scratch(program_.group_rows * tile_floats_ * sizeof(float));
-      float* sums = scratch.floats();
-      RowsCall rows{};
-      rows.bias = call.bias ? call.bias + row : nullptr;
-      rows.scratch = sums;
-      rows.scratch_stride = tile_floats_;
-      sum_rows(is_few(tile) ? few() : program_, group, rows, packed.floats() + tile * tile_size,
-               is_few(tile) ? width_of(tile) : kUnit,
-               is_few(tile) ? kernels_.rows_few[units_of(tile)] : kernels_.rows[units_of(tile)]);
-      // The activation runs where values lie side by side, unless a residual comes before it.
-      if (!call.residual && activation_.kind != Activation::kNone) {
-        kernels_.finish(sums, nullptr, sums, row_count * tile_floats_, activation_);
-      }
-      float* out = call.output + (begin + tile) * tile_floats_ * outputs() + row;
-      kernels_.transpose(sums, row_count, tokens, tile_floats_, out, outputs());
-      for (size_t t = 0; t < tokens && call.residual; ++t) {
-        const size_t at = ((begin + tile) * tile_floats_ + t) * outputs() + row;
-        kernels_.finish(call.output + at, call.residual + at, call.output + at, row_count, activation_);
-      }
-    });
+void SparseLinear::compute(const LinearCall& call, const Tile& tile, size_t group, const float* activations,
+                           float* sums) const {
+  const size_t row = program_.group_begin(group), row_count = program_.group_end(group) - row;
+  RowsCall rows{};
+  rows.bias = call.bias ? call.bias + row : nullptr;
+  rows.scratch = sums;
+  rows.scratch_stride = tile_floats_;
+  const bool narrow = tile.units <= kFewUnits;
+  sum_rows(narrow ? few() : program_, group, rows, activations, narrow ? width_of(tile) : kUnit,
+           narrow ? kernels_.rows_few[tile.units] : kernels_.rows[tile.units]);
+  const size_t place = tile.place(call.tokens, outputs(), row, call.output_by_feature);
+  float* out = call.output + place;
+  const float* residual = call.residual ? call.residual + place : nullptr;
+  if (call.output_by_feature) {
+    for (size_t r = 0; r < row_count; ++r) {
+      kernels_.finish(sums + r * tile_floats_, residual ? residual + r * call.tokens : nullptr, out + r * call.tokens,
+                      tile.tokens, activation_);
+    }
+    return;
+  }
+  // The activation runs where values lie side by side, unless a residual comes before it.
+  if (!residual && activation_.kind != Activation::kNone) {
+    kernels_.finish(sums, nullptr, sums, row_count * tile_floats_, activation_);
+  }
+  kernels_.transpose(sums, row_count, tile.tokens, tile_floats_, out, outputs());
+  for (size_t t = 0; t < tile.tokens && residual; ++t) {
+    kernels_.finish(out + t * outputs(), residual + t * outputs(), out + t * outputs(), row_count, activation_);
   }
 }
 

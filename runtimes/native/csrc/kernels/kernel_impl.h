@@ -1,5 +1,5 @@
 // The kernels, written once in compiler vector types; each instruction set's file sets
-// SPARSEPACK_NAMESPACE, SPARSEPACK_LANES and SPARSEPACK_MAX_UNITS and includes this.
+// SPARSEPACK_LANES and SPARSEPACK_MAX_UNITS and includes this.
 // Everything has internal linkage: the same template compiled for two instruction sets must never
 // be merged by the linker.
 #pragma once

@@ -182,6 +182,7 @@ struct Sum {
     size_t offset = entry->offset;
     asm("" : "+r"(offset));  // or the compiler gathers vectors value by value, which is slower
     sum += entry->weight * call.activations[offset];
+    keep_scalar(sum);
   }
   void end(const RowsCall& call, RowTask task) { call.scratch[task.row * call.scratch_stride] = sum; }
 };

@@ -43,6 +43,16 @@ inline void store(float* p, Vec<L> v) {
   *reinterpret_cast<Vec<L>*>(p) = v;
 }
 
+// Keeps a value out of vectors: of sums that the compiler gathers in one it may round the products apart,
+// where the others are fused.
+inline void keep_scalar(float& value) {
+#if defined(__x86_64__)
+  asm("" : "+x"(value));
+#elif defined(__aarch64__)
+  asm("" : "+w"(value));
+#endif
+}
+
 // Stores the first `count` lanes.
 template <int L>
 inline void store_part(float* to, Vec<L> v, int count) {

@@ -29,32 +29,43 @@ const float* read_addend(const Tensor& tensor, const char* name, const std::vect
   return tensor.floats(name);
 }
 
-// Y = X W: features of a token side by side.
+// Y = X W: features of a token side by side, or, with transA and transY, tokens of a feature.
 class MatMulKernel final : public Kernel {
  public:
-  // As in Gemm: transB says that the weight is outputs x inputs.
+  // As in Gemm: transA says that the activations are inputs x tokens, transB that the weight is outputs x inputs.
   explicit MatMulKernel(const Attributes& attributes)
-      : linear_(read_weight(attributes, attributes.integer("transB", 0) != 0), read_activation(attributes)) {}
+      : linear_(read_weight(attributes, attributes.integer("transB", 0) != 0), read_activation(attributes)),
+        input_by_feature_(attributes.integer("transA", 0) != 0),
+        output_by_feature_(attributes.integer("transY", 0) != 0) {}
 
   void compute(const Call& call, Executor& executor) override {
     const Tensor x = call.input(0);
     const auto inputs = static_cast<int64_t>(linear_.inputs()), outputs = static_cast<int64_t>(linear_.outputs());
-    if (x.shape.empty() || x.shape.back() != inputs) {
-      throw InputError("input has shape " + shape_text(x.shape) + ", expected a last dimension of " + std::to_string(inputs));
+    const size_t rank = x.shape.size(), feature = input_by_feature_ ? 2 : 1;  // from the end
+    if (rank < feature || x.shape[rank - feature] != inputs) {
+      throw InputError("input has shape " + shape_text(x.shape) + ", expected a last dimension " +
+                       (input_by_feature_ ? "but one of " : "of ") + std::to_string(inputs));
     }
+    const bool matrices = input_by_feature_ || output_by_feature_;
+    if (matrices && rank < 2) throw InputError("input has shape " + shape_text(x.shape) + ", expected two dimensions or more");
     std::vector<int64_t> shape = x.shape;
-    shape.back() = outputs;
+    shape[rank - feature] = outputs;
+    if (input_by_feature_ != output_by_feature_) std::swap(shape[rank - 1], shape[rank - 2]);
     LinearCall c{};
     c.input = x.floats("input");
-    c.tokens = x.count() / linear_.inputs();
+    c.tokens = matrices ? static_cast<size_t>(x.shape[rank - (input_by_feature_ ? 1 : 2)]) : x.count() / linear_.inputs();
+    c.matrices = c.tokens ? x.count() / linear_.inputs() / c.tokens : 0;
     c.bias = read_addend(call.input(3), "bias", {outputs});
     c.residual = read_addend(call.input(4), "residual", shape);
     c.output = call.output(shape);
+    c.input_by_feature = input_by_feature_;
+    c.output_by_feature = output_by_feature_;
     linear_.run(c, executor);
   }
 
  private:
   SparseLinear linear_;
+  bool input_by_feature_, output_by_feature_;
 };
 
 // Y = W X: a feature's columns lie side by side, as the pixels of a 1x1 convolution do, and so need no transposing.
@@ -62,6 +73,7 @@ class LeftMatMulKernel final : public Kernel {
  public:
   explicit LeftMatMulKernel(const Attributes& attributes) {
     if (attributes.integer("transB", 0) != 0) throw InputError("with left, the weight's orientation is transA, not transB");
+    if (attributes.integer("transY", 0) != 0) throw InputError("transY is for weights on the right");
     SparseRows weight = read_weight(attributes, attributes.integer("transA", 0) == 0);
     ConvSpec spec;
     spec.out_channels = weight.rows;
@@ -111,7 +123,6 @@ class LeftMatMulKernel final : public Kernel {
 
 Kernel* make_sparse_matmul(const Attributes& attributes) {
   if (attributes.integer("left", 0) != 0) return new LeftMatMulKernel(attributes);
-  if (attributes.integer("transA", 0) != 0) throw InputError("transA needs left: activations are not transposed");
   return new MatMulKernel(attributes);
 }
 
