@@ -217,6 +217,7 @@ def test_a_checkpoint_of_another_file_is_refused(finished: Path, tmp_path: Path)
         (["RUN", "--to", "packed", "--target-macs", "0.5"], 2, "--target-macs goes with --to onnx-slim"),
         (["m.onnx", "--to", "onnx-slum"], 2, "Did you mean 'onnx-slim'?"),
         (["RUN", "--to", "onnx", "--slim", "0.5"], 2, "--slim goes with --to onnx-slim"),
+        (["RUN", "--to", "torchscript", "--slim", "0.5"], 2, "then 'compress slim', whose file every format takes"),
         (["RUN", "--to", "packed", "--allow-approximate"], 2, "--allow-approximate goes with --to onnx-slim"),
         (["RUN", "--to", "onnx-slim", "--values", "fp16"], 2, "Choose from: fp32"),
         (["missing.onnx", "--to", "onnx-slim"], 1, "missing.onnx"),

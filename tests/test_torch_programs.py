@@ -15,9 +15,10 @@ import torch
 from sparsepack.compressor.checkpoint import SparseCheckpoint, make_tensor
 from sparsepack.errors import FileFormatError, UnsupportedError
 from sparsepack.exporters import export, open_artifact
+from sparsepack.exporters.module_slim import slim_module_of
 from sparsepack.exporters.torch_archive import ENTRY, FORMATS
 from sparsepack.exporters.torchscript import quiet_torchscript
-from sparsepack.models.source import TorchSource, load_source
+from sparsepack.models.source import TorchSource, load_source, source_from_record
 from sparsepack.models.tensors import to_numpy
 from sparsepack.runtimes import RUNTIMES
 from sparsepack.runtimes.measure.parity import BOUND, compare
@@ -111,6 +112,35 @@ def test_what_is_written_computes_what_the_checkpoint_computes(
     assert all(finding.ok for finding in findings)
     assert findings[-1].check == "parity"
     assert "the bound is 1e-04" in findings[-1].detail
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_a_slimmed_network_is_written_as_the_smaller_program(format: str, checkpoint_of: Build, tmp_path: Path) -> None:
+    source = network(tmp_path)
+    dense = checkpoint_from(source, checkpoint_of)
+    keep = np.arange(8) % 4 != 1
+    tensors = []
+    for name, tensor in dense.tensors.items():
+        # Channels of the first width, whose residual sum ties both convolutions together.
+        values, cut = tensor.dense().copy(), {"first": 0, "norm": 0, "second": 0}.get(name.partition(".")[0])
+        if cut is not None and values.ndim and "running" not in name:
+            values[~keep] = 0
+        record = {"role": tensor.record.role, "alias_of": tensor.record.alias_of}
+        tensors.append(make_tensor(name, values, record=record))
+    checkpoint = checkpoint_of(*tensors, model=source.record)
+    small = slim_module_of(checkpoint, source).checkpoint
+    assert small.tensors["second.weight"].record.shape == (6, 6, 3, 3)
+    path = tmp_path / "small"
+    small.save(tmp_path / "small.safetensors")
+    model = f"{tmp_path / 'network.py'}:build"
+    built = source_from_record(small.metadata.model, model)
+    artifact = export(small, format, path, source=built)
+    inputs = source.example_inputs(16)[0].numpy()
+    expected = dense_session(source, checkpoint.dense_state(), threads=1).run(inputs)
+    found = compare(expected, RUNTIMES[f"{format}-cpu"].load(artifact, threads=1).run(inputs))
+    assert found.error is not None
+    assert found.error <= BOUND
+    assert all(finding.ok for finding in verify(path, against=tmp_path / "small.safetensors", model=model))
 
 
 @pytest.mark.parametrize("format", FORMATS)

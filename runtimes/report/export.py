@@ -10,6 +10,7 @@ from ...errors import UsageError
 from ...exporters import EXPORTERS, check_values, needs_source, open_artifact
 from ...exporters import export as write_artifact
 from ...exporters.onnx_slim import SlimSettings
+from ...exporters.torch_archive import FORMATS as TORCH_FORMATS
 from ..measure.environment import default_threads
 from ..measure.inputs import calibration
 from .listing import artifact_summary
@@ -25,6 +26,10 @@ if TYPE_CHECKING:
 SLIM, SPARSE, INT8 = "onnx-slim", "onnx-sparse", "onnx-int8"
 # What a plain ONNX file, without a checkpoint, can become.
 FROM_FILE = (SLIM, SPARSE)
+_SLIM_FIRST = (
+    "; a torch network becomes smaller by 'compress prune --structure channel', then 'compress slim', whose file every "
+    "format takes."
+)
 
 
 def exported(
@@ -100,7 +105,8 @@ def exported(
         owners = (owner,) if isinstance(owner, str) else owner
         for name, value in options.items():
             if value and format not in owners:
-                raise UsageError(f"{name} goes with --to {' or '.join(owners)}, not with --to {format}.")
+                way = _SLIM_FIRST if format in TORCH_FORMATS and SLIM in owners else "."
+                raise UsageError(f"{name} goes with --to {' or '.join(owners)}, not with --to {format}{way}")
     if threads and not tune:
         raise UsageError("--threads is for measuring; give --tune as well.")
     measure: Measure | None = None
