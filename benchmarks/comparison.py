@@ -2,12 +2,12 @@
 
 Twelve methods, at least one of each paradigm, are trained at 90, 95 and 98 % sparsity over three seeds; every other one
 at 95 % with one seed. All share batches, epochs and the learning rate, except where a method's paper has its own
-training (``compress methods NAME`` says which). What is trained only once is shared: one dense training a seed stands
-before every method that prunes trained weights, and the rounds of a lottery ticket pass 90 and 95 % on their way to 98.
-Trainings are short (a minute for most on one core), so the figures rank methods for a small budget, not at their best.
-Every finished training is kept under --runs: the command can be interrupted and goes on where it was. It begins no
-further training after --minutes and says in the record which are missing; --full trains longer, on five seeds, with no
-limit.
+training (``compress methods NAME`` says which) and where the loss diverges, which trains at a tenth of the rate. What
+is trained only once is shared: one dense training a seed stands before every method that prunes trained weights, and
+the rounds of a lottery ticket pass 90 and 95 % on their way to 98. Trainings are short (a minute for most on one core),
+so the figures rank methods for a small budget, not at their best. Every finished training is kept under --runs: the
+command can be interrupted and goes on where it was. It begins no further training after --minutes and says in the
+record which are missing; --full trains longer, on five seeds, with no limit.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from sparsepack.compressor.methods import METHODS, Method
 from sparsepack.compressor.pipeline import prune
 from sparsepack.compressor.recipe import load_recipe
 from sparsepack.compressor.training.evaluation import test_accuracy
-from sparsepack.errors import OutputExistsError, SparsepackError
+from sparsepack.errors import OutputExistsError, SparsepackError, TrainingDivergedError
 from sparsepack.files import write_bytes
 from sparsepack.models.data import load_data
 from sparsepack.models.source import TorchSource, source_from_record
@@ -116,11 +116,12 @@ def continues(method: Method) -> bool:
     return method.paradigm == "PaT" and (method.prepares == "none" or method.plan == "pruned-while-tuning")
 
 
-def recipe(job: Job, budget: dict[str, int], data: str, runs: Path) -> dict[str, Any]:
-    """Return the recipe of a job."""
+def recipe(job: Job, budget: dict[str, int], data: str, runs: Path, slower: int = 1) -> dict[str, Any]:
+    """Return the recipe of a job, its learning rate divided by ``slower``."""
     method = METHODS[job.method]
     one: dict[str, Any] = {"name": job.method, "method": job.method}
     train = {**TRAIN, "epochs": budget["epochs"], **method.training}
+    train["learning_rate"] /= slower
     if method.mask_from is not None:
         if method.sparsity is None:
             one["sparsity"] = job.level
@@ -188,15 +189,18 @@ def accuracy(checkpoint: SparseCheckpoint, data: Any) -> float:
 
 
 def outcome(job: Job, budget: dict[str, int], data: str, runs: Path) -> dict[str, Any]:
-    """Train; return accuracy, sparsity and operations by level, or why the method refuses this network."""
+    """Train; return accuracy, sparsity and operations by level, or why the method refuses this network.
+
+    Where the loss diverges the training is begun again at a tenth of the learning rate, which the outcome tells.
+    """
     begin = time.process_time()
-    folder = runs / job.name
+    folder, slower = runs / job.name, 1
     try:
-        request = load_recipe(recipe(job, budget, data, runs)).prune_recipes()[0]
         try:
-            checkpoint = prune(request, folder)
-        except OutputExistsError:  # begun by a version that had other defaults
-            checkpoint = prune(request, folder, force=True)
+            checkpoint = trained(job, budget, data, runs)
+        except TrainingDivergedError:
+            slower = 10
+            checkpoint = trained(job, budget, data, runs, slower)
     except SparsepackError as error:
         return {"refused": str(error)}
     masks = [tensor.mask for tensor in checkpoint.tensors.values() if tensor.mask is not None]
@@ -209,9 +213,20 @@ def outcome(job: Job, budget: dict[str, int], data: str, runs: Path) -> dict[str
         "seconds": round(time.process_time() - begin, 1),
         "empty": [name for name, tensor in checkpoint.tensors.items() if tensor.mask is not None and not tensor.kept],
     }
+    if slower > 1:
+        found["slower"] = slower
     if chained(METHODS[job.method]) and job.method in TWELVE:
-        found["chain"] = chain(runs / job.name / "log.jsonl", budget["chain_rounds"])
+        found["chain"] = chain(folder / "log.jsonl", budget["chain_rounds"])
     return found
+
+
+def trained(job: Job, budget: dict[str, int], data: str, runs: Path, slower: int = 1) -> SparseCheckpoint:
+    """Return the checkpoint of a job's run; one that was begun with other settings is begun anew."""
+    request = load_recipe(recipe(job, budget, data, runs, slower)).prune_recipes()[0]
+    try:
+        return prune(request, runs / job.name)
+    except OutputExistsError:
+        return prune(request, runs / job.name, force=True)
 
 
 def chain(log: Path, rounds: int) -> dict[str, Any]:
@@ -261,6 +276,7 @@ def gather(known: dict[Job, dict[str, Any]], seeds: int) -> dict[str, Any]:
             entry["cost"] = round(flops / dense, 2) if dense else None
             # What is frozen computes all the same.
             entry["empty"] = row["empty"] if declared.zeroes else []
+            entry |= {"slower": row["slower"]} if "slower" in row else {}
         others[job.method] = entry
     missing = [job.name for job in jobs(seeds) if job not in known]
     return {"twelve": twelve, "others": others, "missing": missing}

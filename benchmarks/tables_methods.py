@@ -42,10 +42,11 @@ def comparison(figures: Figures) -> list[str]:
             lines.append(f"| {name} | {row['paradigm']} | {row['structure']} | - | no result: {row['refused']} | - |")
         else:
             cost = "-" if row["cost"] is None else f"{row['cost']:.2f}x"
-            collapsed = f" (nothing left of {', '.join(row['empty'])})" if row["empty"] else ""
+            remarks = f" (nothing left of {', '.join(row['empty'])})" if row["empty"] else ""
+            remarks += f" (rate / {row['slower']}: at the others' rate the loss diverged)" if "slower" in row else ""
             lines.append(
                 f"| {name} | {row['paradigm']} | {row['structure']} | {100 * row['sparsity']:.1f} % "
-                f"| {100 * row['accuracy']:.2f} %{collapsed} | {cost} |"
+                f"| {100 * row['accuracy']:.2f} %{remarks} | {cost} |"
             )
     if figures["missing"]:
         missing = ", ".join(figures["missing"])
