@@ -1,9 +1,9 @@
 """Predicted bytes and latency (``--dry-run``) against what came of the run, for zoo networks at several sparsities.
 
 Networks for small images are trained on the embedded digits, dense, then pruned by global magnitude and fine-tuned for
-an epoch. The others cannot be trained here: weights of a Laplace law stand in for their trained ones, while the
-prediction assumes a normal one. Latency is that of the ``onnx`` artifact in ONNX Runtime, one thread, predicted before
-and measured after. A network that the record holds already is not measured again.
+an epoch. The others would take too long here: weights of a Laplace law stand in for their trained ones, while the
+prediction assumes initial weights with a Laplace part. Latency is that of the ``onnx`` artifact in ONNX Runtime, one
+thread, predicted before and measured after. A network that the record holds already is not measured again.
 
     python benchmarks/prediction.py [--networks lenet-5-caffe,resnet-20] [--sparsities 0,0.5,0.9] [--epochs 10]
 
