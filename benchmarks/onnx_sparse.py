@@ -10,6 +10,7 @@ int8 is ONNX Runtime's static quantisation, calibrated on random inputs: its spe
 It and DeepSparse are compared at batch 1. There six runs come before those that count, because a layer cuts its work by
 the threads that it saw in its first runs; larger batches are cut by their examples. DeepSparse runs under a Python of
 its own, ``--deepsparse V/bin/python`` (deepsparse_peer.py says how to make one).
+Beside a cell of two threads stands how far apart the two cores were, before and after it (core_distance.py).
 Every cell is kept as it is measured; the same command goes on from there, and ``--minutes`` bounds one call.
 """
 
@@ -24,6 +25,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from core_distance import CoreDistance
 from deepsparse_peer import Peer
 from record import arguments, in_child, interleaved, paired_ratio, summary, write
 
@@ -180,6 +182,7 @@ def main() -> None:
     )
     figures: dict[str, Any] = {"instruction_set": instruction_set(), "networks": {}}
     with tempfile.TemporaryDirectory() as name:
+        distance = CoreDistance(Path(name))
         for network, sparsity, batch, threads in wanted:
             folder = Path(name) / f"{network}-{sparsity}"
             export, cell = f"{network} {sparsity}", f"{network} {sparsity} {batch} {threads}"
@@ -190,7 +193,10 @@ def main() -> None:
                 if not folder.exists():
                     folder.mkdir()
                     done[export] = _exported(network, sparsity, folder)
+                before = distance.measure() if threads > 1 else {}
                 done[cell] = timed(folder, batch, threads, options.runs, options.deepsparse)
+                if before:
+                    done[cell]["cores"] = {"before": before, "after": distance.measure()}
                 write_bytes(kept, json.dumps(done).encode())
             row = figures["networks"].setdefault(network, {}).setdefault(str(sparsity), dict(done[export]))
             row[f"threads {threads}" if batch == 1 else f"threads {threads} batch {batch}"] = done[cell]

@@ -118,9 +118,9 @@ class Crew {
   size_t enough_jobs() {
     constexpr unsigned kWatched = 4, kEvery = 32;
     constexpr size_t kUnknown = 16, kPerThread = 4;
-    const unsigned run = runs_.fetch_add(1, std::memory_order_relaxed);
-    if (run % kEvery < kWatched) return std::max(kUnknown, kPerThread * threads());
-    return threads() <= 1 ? 1 : kPerThread * threads();
+    // So many that further threads would be seen as well.
+    if (threads() > 1) return kPerThread * threads();
+    return runs_.fetch_add(1, std::memory_order_relaxed) % kEvery < kWatched ? kUnknown : 1;
   }
   void saw(size_t threads) {
     size_t most = most_.load(std::memory_order_relaxed);
