@@ -8,6 +8,7 @@ from __future__ import annotations
 import shutil
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from ..errors import FileFormatError
@@ -72,11 +73,13 @@ def read_torchscript(path: str) -> Callable[..., object]:
 
 
 def read_exported(path: str) -> Callable[..., object]:
-    """Return the program of a torch.export file."""
+    """Return the program of a torch.export file; one that holds anything but a network is refused."""
     import torch
 
+    from ..exporters.torch_export_checks import check_torch_export
     from ..models.graph.lowering import quiet_exporter
 
+    check_torch_export(Path(path))
     with quiet_exporter():
         program: Callable[..., object] = torch.export.load(path).module()
     return program

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import zipfile
 from collections.abc import Callable
@@ -11,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hostile.forge import join_torch, split_torch
 
 from sparsepack.compressor.checkpoint import SparseCheckpoint, make_tensor
 from sparsepack.errors import FileFormatError, UnsupportedError
@@ -229,6 +231,87 @@ def test_forged_archives_are_refused_in_one_line(checkpoint_of: Build, tmp_path:
     assert "SHA-256 differs" in forged(lambda name, old: old + b" " if name.endswith(".py") else old)
     assert "does not fit" in forged(lambda name, old: old[:-4] if name.endswith("data/0") else old)
     assert "SHA-256 differs" in forged(lambda name, old: bytes(len(old)) if name.endswith("data/0") else old)
+
+
+class Evil:
+    """What leaves a file behind when it is unpickled."""
+
+    def __init__(self, place: Path) -> None:
+        self.place = place
+
+    def __reduce__(self) -> tuple[Callable[..., object], tuple[object, ...]]:
+        return Path.touch, (self.place,)
+
+
+def _pickled(entries: dict[str, bytes], place: Path) -> None:
+    name = "archive/data/weights/model_weights_config.json"
+    config = json.loads(entries[name])
+    first = next(iter(config["config"].values()))
+    first["use_pickle"] = True
+    entries[name] = json.dumps(config).encode()
+    # Of the length that the manifest has for the tensor: a pickle may be followed by anything.
+    stored = f"archive/data/weights/{first['path_name']}"
+    entries[stored] = (_saved(Evil(place)) + bytes(len(entries[stored])))[: len(entries[stored])]
+
+
+def _saved(value: object) -> bytes:
+    stream = io.BytesIO()
+    torch.save(value, stream)
+    return stream.getvalue()
+
+
+def _samples(entries: dict[str, bytes], place: Path) -> None:
+    entries["archive/data/sample_inputs/model.pt"] = _saved(Evil(place))
+
+
+def _library(entries: dict[str, bytes], place: Path) -> None:
+    entries["archive/data/aotinductor/model/model.so"] = b"\x7fELF"
+
+
+def _program(old: str, new: str) -> Callable[[dict[str, bytes], Path], None]:
+    def change(entries: dict[str, bytes], place: Path) -> None:
+        name = "archive/models/model.json"
+        text = entries[name].decode()
+        assert old in text
+        entries[name] = text.replace(old, new.replace("PLACE", str(place))).encode()
+
+    return change
+
+
+FORGERIES = [
+    (_pickled, "stored as a pickle"),
+    (_samples, "a pickle of more than tensors"),
+    (_library, "holds 'archive/data/aotinductor/model/model.so'"),
+    (_program("torch.ops.aten.relu.default", "torch.os.system"), "'torch.os.system' in its program"),
+    (_program("torch.ops.aten.relu.default", "torch.ops.aten.save.default"), "'torch.ops.aten.save.default'"),
+    (_program("torch.ops.aten.relu.default", "_operator.attrgetter"), "'_operator.attrgetter'"),
+    (_program("Symbol(", "open('PLACE','w')or Symbol("), "in its program is nothing of a network"),
+    (_program('"forward_arg_names":["x"]', '"forward_arg_names":["x=print()"]'), "'x=print()'"),
+    (_program("builtins.tuple", "__enum__"), "in its program is nothing of a network"),
+    (_program('{"graph_module"', '[{"graph_module"'), "PyTorch cannot load it"),
+]
+
+
+def test_a_forged_program_is_refused_before_pytorch_reads_it(checkpoint_of: Build, tmp_path: Path) -> None:
+    source = network(tmp_path)
+    path, place = tmp_path / "net", tmp_path / "evil"
+    export(checkpoint_from(source, checkpoint_of), "torch-export", path, source=source)
+    value, body = split_torch(path.read_bytes())
+    honest = {}
+    for name, length in value["members"]:
+        honest[name], body = body[:length], body[length:]
+    for change, message in FORGERIES:
+        entries = dict(honest)
+        change(entries, place)
+        listed = {name: "" for name in entries if name not in value["head"]["places"].values()}
+        members = [[name, len(content)] for name, content in entries.items()]
+        forged = {"head": {**value["head"], "sha256": listed}, "members": members}
+        path.write_bytes(join_torch(forged, b"".join(entries.values())))
+        with pytest.raises(FileFormatError) as caught:
+            RUNTIMES["torch-export-cpu"].load(open_artifact(path), threads=1)
+        assert message in str(caught.value)
+        assert "\n" not in str(caught.value)
+        assert not place.exists()
 
 
 def test_a_torchscript_file_of_others_is_no_artifact(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ file of any such pair. Between the two a forger may do what he likes.
 from __future__ import annotations
 
 import gzip
+import hashlib
 import io
 import json
 import struct
@@ -19,6 +20,7 @@ from typing import Any
 from sparsepack.exporters.codecs.deflate import deflate, inflate
 from sparsepack.exporters.codecs.dictionary import DICTIONARY
 from sparsepack.exporters.onnx_seal import seal
+from sparsepack.exporters.torch_archive import ENTRY
 from sparsepack.files import METADATA_KEY
 
 Parts = tuple[Any, bytes]
@@ -101,6 +103,29 @@ def join_archive(members: Any, body: bytes) -> bytes:
     return buffer.getvalue()
 
 
+def split_torch(content: bytes) -> Parts:
+    """One of PyTorch's archives with our entry: what the entry says, and the names, lengths and bytes of the others."""
+    members, body = split_archive(content)
+    head, rest = json.loads(body[: members[0][1]]), body[members[0][1] :]
+    return {"head": head, "members": members[1:]}, rest
+
+
+def join_torch(value: Any, body: bytes) -> bytes:
+    """An archive of stored entries whose hashes, where the entry lists them, are made right."""
+    head, contents = dict(value["head"]), {}
+    for name, length in value["members"]:
+        contents[str(name)], body = body[:length], body[length:]
+    if isinstance(head.get("sha256"), dict):
+        found = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
+        head["sha256"] = {name: found.get(name, old) for name, old in head["sha256"].items()}
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
+        archive.writestr(zipfile.ZipInfo(ENTRY), encode(head))
+        for name, content in contents.items():
+            archive.writestr(zipfile.ZipInfo(name), content)
+    return buffer.getvalue()
+
+
 def split_gzip(content: bytes) -> Parts:
     """A gzip file: nothing, and what it holds."""
     return None, gzip.decompress(content)
@@ -133,6 +158,8 @@ FORGERS: dict[str, tuple[Callable[[bytes], Parts], Callable[[Any, bytes], bytes]
     "onnx-sparse": (split_sealed, join_sealed),
     "onnx-slim": (split_sealed, join_sealed),
     "sparse initializers": (split_sealed, join_sealed),
+    "torchscript": (split_torch, join_torch),
+    "torch-export": (split_torch, join_torch),
     "npz": (split_archive, join_archive),
     "idx.gz": (split_gzip, join_gzip),
 }
