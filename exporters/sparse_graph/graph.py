@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
+import numpy as np
 import onnx
 from onnx import numpy_helper
 
 from ...files import Array
-
-# One extent: a number, a name that stands for the same number everywhere, or None for unknown.
-Extent = int | str | None
+from .extents import Shapes, with_equal_names
 
 
 class Graph:
@@ -33,7 +32,9 @@ class Graph:
         for node in self.nodes:
             if node.op_type == "Constant" and len(node.attribute) == 1 and node.attribute[0].name == "value":
                 self._constants[node.output[0]] = node.attribute[0].t
-        self.shapes = _shapes(model)
+            elif node.op_type == "Constant" and len(node.attribute) == 1 and node.attribute[0].name == "value_ints":
+                self._constants[node.output[0]] = numpy_helper.from_array(np.array(node.attribute[0].ints, np.int64))
+        self.shapes = with_equal_names(_shapes(model), self.nodes, self.array)
         # What other graphs or the caller read must go on existing under its name.
         self._pinned = {value.name for value in graph.output} | set(_captured(self.nodes))
         self.index()
@@ -119,10 +120,10 @@ def attribute(node: onnx.NodeProto, name: str, default: object) -> object:
     return default
 
 
-def _shapes(model: onnx.ModelProto) -> dict[str, list[Extent]]:
+def _shapes(model: onnx.ModelProto) -> Shapes:
     """Return shapes by the inference of the onnx package; on a copy, because it writes what it finds into the model."""
     inferred = onnx.shape_inference.infer_shapes(model, data_prop=True).graph
-    found: dict[str, list[Extent]] = {}
+    found: Shapes = {}
     for value in [*inferred.input, *inferred.value_info, *inferred.output]:
         if value.type.tensor_type.HasField("shape"):
             found[value.name] = [
