@@ -30,11 +30,18 @@ def onnx_sparse(figures: Figures) -> list[str]:
         "| network | sparsity | batch | threads | dense | sparse | against dense | against int8 | against DeepSparse |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
+    apart = False
     for network, rows in figures["networks"].items():
         for sparsity, row in rows.items():
             for key in (key for key in row if key.startswith("threads")):
                 threads, _, batch = key.removeprefix("threads ").partition(" batch ")
                 lines.append(_row(network, sparsity, int(threads), int(batch or 1), row[key]))
+                apart = apart or bool(_apart(row[key]))
+    if apart:
+        lines.append(
+            "\nBeside two threads stands the round trip of a flag between the two cores, before and after the cell "
+            "([runtime.md](runtime.md#two-threads))."
+        )
     refusals = {
         cell["deepsparse_unavailable"]
         for rows in figures["networks"].values()
@@ -54,7 +61,7 @@ def _row(network: str, sparsity: str, threads: int, batch: int, cell: Figures) -
         network,
         f"{100 * float(sparsity):.0f} %",
         str(batch),
-        str(threads),
+        f"{threads}{_apart(cell)}",
         f"{cell['dense']['median_ms']:.1f} ms",
         f"{cell['sparse']['median_ms']:.1f} ms",
         judged(cell["speedup"], dense),
@@ -62,6 +69,12 @@ def _row(network: str, sparsity: str, threads: int, batch: int, cell: Figures) -
         judged(cell.get("against_deepsparse"), None if peer is None else peer[min(threads, 2) - 1]),
     ]
     return f"| {' | '.join(cells)} |"
+
+
+def _apart(cell: Figures) -> str:
+    """Return how far apart the cores were before and after a cell, where that was measured."""
+    trips = [state["round_trip_ns"] for state in cell.get("cores", {}).values() if state]
+    return f" ({' / '.join(f'{trip:.0f}' for trip in trips)} ns)" if trips else ""
 
 
 def judged(ratio: Figures | None, target: float | None) -> str:
