@@ -11,6 +11,7 @@ from sparsepack.runtimes.measure.statistics import (
     quantile,
     ratio_interval,
     settled,
+    unbiased_quantile,
 )
 
 
@@ -83,6 +84,14 @@ def test_quantiles_equal_numpy() -> None:
     values = np.random.default_rng(1).random(37).tolist()
     for share in (0.0, 0.1, 0.5, 0.9, 1.0):
         assert quantile(values, share) == pytest.approx(np.quantile(values, share))
+
+
+def test_unbiased_quantiles_equal_numpy() -> None:
+    for count in (1, 2, 5, 12, 84):
+        values = np.random.default_rng(count).random(count).tolist()
+        for share in (0.0, 0.05, 0.1, 0.5, 0.95, 1.0):
+            expected = np.quantile(values, share, method="median_unbiased")
+            assert unbiased_quantile(values, share) == pytest.approx(expected)
 
 
 def test_ratios_are_paired() -> None:

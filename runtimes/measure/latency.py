@@ -4,10 +4,11 @@ A measurement is several episodes; each loads both sides afresh, because where a
 changes its time by one to three percent, more than all other noise, and stays for as long as it is loaded. An episode
 is many rounds; each round runs both sides, in an order that is drawn for each couple of rounds, so that neither side
 leads more often. A side's turn begins with one run that is not counted, because a small network reads slow right after
-a large one emptied the caches; of the few that follow, the fastest stands for the turn in the ratio. A run that another
-process interrupted says nothing about the network, and on a busy machine a fifth of them are; medians of turns would
-double or triple the interval's width there (`benchmarks/latency_trust.py`). Medians, p10 and p90 of the times
-themselves are over all counted runs. Clock and callables are arguments: the tests feed a clock of their own.
+a large one emptied the caches. A run that another process interrupted says nothing about the network, and on a busy
+machine a fifth of them are, so an episode's ratio is that of the times that one run in twenty stays below on either
+side; ratios of medians would double or triple the interval's width there (`benchmarks/latency_trust.py`). Medians, p10
+and p90 of the times themselves are over all counted runs. Clock and callables are arguments: the tests feed a clock of
+their own.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from .statistics import Interval, median_interval, quantile, ratio_interval, ratios, settled
+from .statistics import Interval, median_interval, quantile, ratio_interval, settled, unbiased_quantile
 
 Run = Callable[[], object]
 Load = Callable[[], Run]
@@ -40,7 +41,11 @@ _WARMUP_LIMIT = 50
 _WARMUP_SHARE = 0.25
 # A side of a round lasts about this long, so that the clock's own cost and one late interrupt stay small beside it.
 _SIDE_NS = 2_000_000
-# Of so many runs in a row the fastest counts in the ratio; on both sides of so many, or one would have more chances.
+# The share of an episode's runs below the time that counts in its ratio. Lower would be the fastest run, of which the
+# side with more runs has more chances; higher, and a busy machine's interruptions come in.
+_UNDISTURBED = 0.05
+# Of so many runs in a row the fastest counts in the ratio of rounds, where there is one episode only; on both sides of
+# so many, or one would have more chances.
 _GROUP = 3
 _GROUPS_LIMIT = 7
 # Above this a cold cache is no longer visible, and the run that is not counted would only cost time; nor would groups
@@ -85,7 +90,7 @@ class PairedTiming:
 
 
 class _Side:
-    """One side of one episode; ``fastest`` holds what its turns count with in the ratio."""
+    """One side of one episode; ``fastest`` holds what its turns count with when it is the only one."""
 
     def __init__(self, run: Run, clock: Clock) -> None:
         self._run = run
@@ -165,7 +170,8 @@ def _speedup(mine: list[_Side], other: list[_Side]) -> Interval:
         return ratio_interval(other[0].fastest, mine[0].fastest)
     # An episode is one sample: what its rounds have in common, where both sides lie, does not average out in them.
     pairs = zip(other, mine, strict=True)
-    return median_interval([statistics.median(ratios(theirs.fastest, ours.fastest)) for theirs, ours in pairs])
+    low = [(unbiased_quantile(a.times, _UNDISTURBED), unbiased_quantile(b.times, _UNDISTURBED)) for a, b in pairs]
+    return median_interval([theirs / ours for theirs, ours in low])
 
 
 def _load(subject: Load, baseline: Load, order: random.Random) -> tuple[Run, Run]:

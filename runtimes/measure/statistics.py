@@ -35,6 +35,15 @@ def quantile(values: Sequence[float], share: float) -> float:
     return ordered[below] + (position - below) * (ordered[above] - ordered[below])
 
 
+def unbiased_quantile(values: Sequence[float], share: float) -> float:
+    """Return a quantile whose median does not depend on the sample's size (Hyndman and Fan, type 8).
+
+    At the edges it is the least or the greatest value.
+    """
+    position = (share * (len(values) + 1 / 3) - 2 / 3) / max(1, len(values) - 1)
+    return quantile(values, min(1.0, max(0.0, position)))
+
+
 def interval_rank(count: int, confidence: float = CONFIDENCE) -> int | None:
     """Return the largest k such that the k-th lowest and k-th highest of ``count`` values enclose the median.
 
