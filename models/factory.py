@@ -57,6 +57,10 @@ def load_factory(text: str, error: type[SparsepackError] = ModelError) -> Callab
     if factory is None:
         names = [known for known, value in vars(module).items() if callable(value) and not known.startswith("_")]
         raise error(f"{place} has no '{name}'.{near_miss(name, names)} It defines: {', '.join(names) or 'nothing'}.")
+    if _is_module(factory):
+        raise error(
+            f"'{name}' in {place} is a module already; name a function without arguments that returns it, or the class."
+        )
     if not callable(factory):
         raise error(f"'{name}' in {place} is a {type(factory).__name__}, not a function or class that can be called.")
 
@@ -65,6 +69,12 @@ def load_factory(text: str, error: type[SparsepackError] = ModelError) -> Callab
             return factory()
 
     return call
+
+
+def _is_module(value: object) -> bool:
+    from torch import nn
+
+    return isinstance(value, nn.Module)
 
 
 @contextmanager

@@ -74,6 +74,7 @@ def lazy():
     return nn.LazyLinear(3), (torch.randn(1, 3),)
 
 not_callable = 3
+built_already = nn.Linear(2, 2)
 
 class Tied(nn.Module):
     def __init__(self):
@@ -225,6 +226,7 @@ def test_several_inputs_are_named_by_the_parameters_of_forward(net: str) -> None
     [
         ("biuld", "has no 'biuld'. Did you mean 'build'? It defines:"),
         ("not_callable", "is a int, not a function or class that can be called"),
+        ("built_already", "is a module already; name a function without arguments that returns it, or the class"),
         ("returns_text", "returned a str; expected an nn.Module"),
         ("examples_that_are_none", "must be a tuple of tensors with a batch axis in front"),
         ("raises", "raised ValueError: two (net.py, line 38)."),
