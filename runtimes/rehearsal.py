@@ -3,8 +3,9 @@
 The network is pruned at once, as the recipe says how much and in which structure, and exported to the formats that are
 asked for: bytes and multiply-adds are read off that. Each export is loaded and run for a moment on the runtimes that it
 is meant for: what a graph takes depends on its shapes and masks, hardly on its weights' values. Weights that a model
-brings stand for themselves; others are what one short pass over some of the data leaves, which shows how far training
-pulls the layers apart, and a Laplace part that the rest of the training is taken to add.
+brings, and those of a run that trains nothing, stand for themselves; others are what one short pass over some of the
+data leaves, which shows how far training pulls the layers apart, and a Laplace part that the rest of the training is
+taken to add.
 """
 
 from __future__ import annotations
@@ -139,9 +140,13 @@ def stand_in(recipe: PruneRecipe, run: Path) -> tuple[SparseCheckpoint, ModelSou
         )
     source, data = load_network(recipe)
     assumptions = []
-    if recipe.init is not None or not source.brings_weights:
-        probed = data is not None and recipe.train.epochs > 0
-        begun = _probe(recipe, source, data, run.with_name("probe")) if probed and data else source.build()
+    init = None
+    if data is None or not (recipe.train.epochs or (recipe.fine_tune is not None and recipe.fine_tune.epochs)):
+        init = recipe.init
+        assumptions.append("nothing is trained: the weights are those that the network begins with.")
+    elif recipe.init is not None or not source.brings_weights:
+        probed = recipe.train.epochs > 0
+        begun = _probe(recipe, source, data, run.with_name("probe")) if probed else source.build()
         source = _trained_later(source, begun, recipe.seed)
         since = f"one pass over at most {PROBE:,} examples leaves" if probed else "its initialisation leaves"
         assumptions.append(
@@ -157,7 +162,9 @@ def stand_in(recipe: PruneRecipe, run: Path) -> tuple[SparseCheckpoint, ModelSou
             assumptions.append(f"magnitude stands in for {method.name}: as many weights, perhaps others.")
         if recipe.allocation == "global":
             assumptions.append("how a global share falls on layers depends on the training, and the bytes a little.")
-    rehearsed = msgspec.structs.replace(rehearsed, init=None, threads=recipe.threads or default_threads())
+    rehearsed = msgspec.structs.replace(
+        rehearsed, init=init, generator=recipe.generator, seed=recipe.seed, threads=recipe.threads or default_threads()
+    )
     return prune(rehearsed, run, source=source), source, assumptions
 
 

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from sparsepack.cli import run as command
@@ -69,6 +70,18 @@ def test_weights_that_a_model_brings_stand_for_themselves(tmp_path: Path) -> Non
     # Nothing was assumed, so only what the recipe says about itself may differ.
     assert found.artifacts[0].bytes == pytest.approx(size, abs=64)
     assert not any("trained weights" in text for text in found.assumptions)
+
+
+@pytest.mark.parametrize("init", ["kaiming-normal", "xavier-normal", None])
+def test_a_run_that_trains_nothing_is_predicted_from_its_own_weights(init: str | None, tmp_path: Path) -> None:
+    recipe = single_run(None, LENET, data="none", method="magnitude", sparsity=0.9, seed=3, threads=1)
+    recipe = msgspec.structs.replace(recipe, init=init)
+    found = rehearse(recipe, [("packed", "fp32"), ("onnx", "fp32")], threads=1, seconds=0)
+    checkpoint = prune(recipe, tmp_path / "run")
+    for artifact in found.artifacts:
+        size = export(checkpoint, artifact.format, tmp_path / artifact.format).size
+        assert artifact.bytes == pytest.approx(size, abs=160), artifact.format
+    assert any("nothing is trained" in text for text in found.assumptions)
 
 
 def test_what_only_its_training_shows_is_not_predicted() -> None:
