@@ -73,7 +73,8 @@ def _row(network: str, sparsity: str, threads: int, batch: int, cell: Figures) -
 
 def _apart(cell: Figures) -> str:
     """Return how far apart the cores were before and after a cell, where that was measured."""
-    trips = [state["round_trip_ns"] for state in cell.get("cores", {}).values() if state]
+    states = [cell.get("cores", {}).get(moment) for moment in ("before", "after")]
+    trips = [state["round_trip_ns"] for state in states if state]
     return f" ({' / '.join(f'{trip:.0f}' for trip in trips)} ns)" if trips else ""
 
 
