@@ -15,7 +15,7 @@ from tables_methods import comparison
 from tables_pai import pai_densities, pai_speed, training_flops
 from tables_slimming import slim_cycle, slimming, slimming_cost, slimming_peer
 from tables_sparse import layer_curves, layer_grid, onnx_sparse, sparse_kernels, zoo_parity
-from tables_storage import big_model, lenet_storage, packed_storage, part_storage, resnet50_storage
+from tables_storage import big_model, lenet_storage, onnx_unpack, packed_storage, part_storage, resnet50_storage
 
 Figures = dict[str, Any]
 
@@ -146,6 +146,7 @@ SECTIONS: dict[str, tuple[str, Callable[[Figures], list[str]]]] = {
     "packed_storage": ("Lossless files", packed_storage),
     "part_storage": ("What methods store besides values", part_storage),
     "lenet_storage": ("Lossy files of the LeNets", lenet_storage),
+    "onnx_unpack": ("A file that unpacks itself", onnx_unpack),
     "big_model": ("A network above 2 GB", big_model),
     "latency_trust": ("Whether a measured speedup can be trusted", latency_trust),
     "prediction": ("Prediction before training", prediction),
