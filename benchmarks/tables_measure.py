@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from sparsepack.models.zoo import ZOO
+
 Figures = dict[str, Any]
+SPARSITIES = ("0", "0.5", "0.9")
 
 
 def latency_trust(figures: Figures) -> list[str]:
@@ -51,6 +54,9 @@ def prediction(figures: Figures) -> list[str]:
             f"{100 * row['bytes_error']['packed']:+.1f} % | {100 * row['bytes_error']['onnx']:+.1f} % | "
             f"{row['predicted_ms']:.3g} ms | {100 * row['ms_error']:+.1f} % |"
         )
+    missing = [name for name in ZOO if len(figures.get(name, {})) < len(SPARSITIES)]
+    if missing:
+        lines += ["", f"Not, or not at every sparsity, in this record: {', '.join(missing)}."]
     return lines
 
 
