@@ -1,6 +1,7 @@
 """What every test shares: no property test is a timed test, and small checkpoints made by hand."""
 
 import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,10 @@ from sparsepack.runtimes.native import library_path, unavailable
 
 settings.register_profile("sparsepack", deadline=None)
 settings.load_profile("sparsepack")
+
+# A shell starts its background jobs with Ctrl-C ignored, which they hand on to all that they start; tests send it.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
