@@ -38,8 +38,9 @@ def is_factory(text: str) -> bool:
 def load_factory(text: str, error: type[SparsepackError] = ModelError) -> Callable[[], Any]:
     """Return a function that calls the factory ``text`` without arguments.
 
-    The call draws from freshly seeded global generators (torch, numpy, random), whose states are put back afterwards:
-    a factory that fills its weights at random gives the same ones each time.
+    The call, and what its file does when it is imported, draw from freshly seeded global generators (torch, numpy,
+    random), whose states are put back afterwards: a factory that fills its weights at random gives the same ones each
+    time.
 
     Args:
         text: ``file.py:factory`` or ``package.module:factory``.
@@ -51,7 +52,7 @@ def load_factory(text: str, error: type[SparsepackError] = ModelError) -> Callab
     """
     place, _, name = text.rpartition(":")
     folder = Path(place).resolve().parent if place.endswith(".py") else Path.cwd()
-    with _importable(folder), UserCode(text, error):
+    with _importable(folder), fixed_randomness(), UserCode(text, error):
         module = _load_file(Path(place), error) if place.endswith(".py") else _load_module(place, error)
     factory = getattr(module, name, None)
     if factory is None:
