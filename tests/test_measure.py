@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,6 @@ import onnx
 import pytest
 
 from sparsepack.compressor.checkpoint import (
-    FORMAT,
-    VERSION,
-    CheckpointMetadata,
-    Provenance,
     SparseCheckpoint,
     TrainingCost,
     make_tensor,
@@ -63,7 +60,7 @@ def own_cache(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPath
 
 
 @pytest.fixture(scope="module")
-def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def files(tmp_path_factory: pytest.TempPathFactory, checkpoint_of: Callable[..., SparseCheckpoint]) -> dict[str, Path]:
     """Write a checkpoint of LeNet-300-100 for digits, and its artifacts, once."""
     source = load_source("lenet-300-100", options={"input_shape": [1, 8, 8], "classes": 10})
     assert isinstance(source, TorchSource)
@@ -77,17 +74,13 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         tensors[name] = make_tensor(
             name, dense, mask=mask, record={"role": "parameter" if mask is None else "prunable"}
         )
-    metadata = CheckpointMetadata(
-        format=FORMAT,
-        version=VERSION,
+    checkpoint = checkpoint_of(
+        *tensors.values(),
         model=source.record,
         recipe={},
-        provenance=Provenance({}, 0, 1, "cpu"),
-        tensors=[tensor.record for tensor in tensors.values()],
         chain=chain_of(module, source.example_inputs(2)),
         training=TrainingCost(5, 6, 7),
     )
-    checkpoint = SparseCheckpoint(metadata, tensors)
     folder = tmp_path_factory.mktemp("artifacts")
     found = {"checkpoint": folder / "checkpoint.safetensors"}
     checkpoint.save(found["checkpoint"])
@@ -285,7 +278,7 @@ def build():
 
 
 def test_a_user_s_code_that_crashes_does_so_in_a_process_of_its_own(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, checkpoint_of: Callable[..., SparseCheckpoint]
 ) -> None:
     (tmp_path / "net.py").write_text(FRAGILE)
     model = f"{tmp_path / 'net.py'}:build"
@@ -293,17 +286,10 @@ def test_a_user_s_code_that_crashes_does_so_in_a_process_of_its_own(
     assert isinstance(source, TorchSource)
     state = {name: to_numpy(value) for name, value in source.build().state_dict().items()}
     tensors = {name: make_tensor(name, value) for name, value in state.items()}
-    metadata = CheckpointMetadata(
-        format=FORMAT,
-        version=VERSION,
-        model=source.record,
-        recipe={},
-        provenance=Provenance({}, 0, 1, "cpu"),
-        tensors=[tensor.record for tensor in tensors.values()],
-    )
+    checkpoint = checkpoint_of(*tensors.values(), model=source.record, recipe={})
     paths = [tmp_path / "net.spk", tmp_path / "net.onnx"]
     for format_name, path in zip(("packed", "onnx"), paths, strict=True):
-        export(SparseCheckpoint(metadata, tensors), format_name, path, source=source)
+        export(checkpoint, format_name, path, source=source)
     monkeypatch.setenv("FRAGILE", "1")
     # Parity runs the user's module here, and so does accuracy of what has no runtime of its own.
     packed, graph = measured(paths, model=model, data=flat_digits(), runtimes=["onnxruntime-cpu"])["artifacts"]
