@@ -1,11 +1,8 @@
 """What a run will come to, before its training: a rehearsal with weights that stand in for trained ones.
 
-The network is pruned at once, as the recipe says how much and in which structure, and exported to the formats that are
-asked for: bytes and multiply-adds are read off that. Each export is loaded and run for a moment on the runtimes that it
-is meant for: what a graph takes depends on its shapes and masks, hardly on its weights' values. Weights that a model
-brings, and those of a run that trains nothing, stand for themselves; others are what one short pass over some of the
-data leaves, which shows how far training pulls the layers apart, and a Laplace part that the rest of the training is
-taken to add.
+The network is pruned at once, as the recipe says how much and in which structure (:mod:`.stand_in`), and exported to
+the formats that are asked for: bytes and multiply-adds are read off that. Each export is loaded and run for a moment on
+the runtimes that it is meant for: what a graph takes depends on its shapes and masks, hardly on its weights' values.
 """
 
 from __future__ import annotations
@@ -13,7 +10,6 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,37 +17,24 @@ import msgspec
 import numpy as np
 
 from ..compressor.checkpoint import SparseCheckpoint
-from ..compressor.methods import find_method
-from ..compressor.pipeline import load_network, prune
-from ..compressor.recipe import single_run
-from ..compressor.recipe_paths import is_onnx
-from ..errors import SparsepackError, UnsupportedError
+from ..errors import SparsepackError
 from ..exporters import export
 from . import RUNTIMES
 from .measure.environment import default_threads
 from .measure.inputs import example_inputs
 from .measure.latency import time_alone
+from .stand_in import stand_in
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from ..compressor.settings import PruneRecipe
     from ..exporters.artifact import Artifact
-    from ..models.dataset import Dataset
     from ..models.source import ModelSource, TorchSource
 
 SCHEMA = "sparsepack.prediction/1"
 # Formats and values of a dry run that names none.
 FORMATS = (("packed", "fp32"), ("onnx", "fp32"), ("onnx-sparse", "fp32"))
-# Examples of the one pass that shows how far training pulls the layers' weights apart.
-PROBE = 2048
-# How much a whole training adds to what that pass leaves, in its spread: fitted to three LeNets and a ResNet-20 that
-# were trained on the digits. Most weights move little and a few move far, and those are kept.
-_LATER = 0.85
 _CALIBRATION = 64
 _SECONDS = 0.4
-# What the recipe says about the mask; everything else of it is about training.
-_MASK = ("sparsity", "structure", "allocation", "keep_alive", "exclude", "round_to", "saliency", "aggregation", "seed")
 
 
 class Predicted(msgspec.Struct, frozen=True):
@@ -126,85 +109,6 @@ def rehearse(
         artifacts,
         assumptions,
     )
-
-
-def stand_in(recipe: PruneRecipe, run: Path) -> tuple[SparseCheckpoint, ModelSource | None, list[str]]:
-    """Return a checkpoint of the recipe's shape without its training, the network, and what was taken for granted."""
-    method = find_method(recipe.method)
-    if is_onnx(recipe.model):
-        return prune(recipe, run), None, ["an ONNX file is not trained: nothing is predicted, this is what comes out."]
-    if method.parametrisation != "identity":
-        raise UnsupportedError(
-            f"what the method '{method.name}' stores ({method.parametrisation}) only shows in its training; "
-            "a dry run predicts methods that keep weights under a mask."
-        )
-    source, data = load_network(recipe)
-    assumptions = []
-    init = None
-    if data is None or not (recipe.train.epochs or (recipe.fine_tune is not None and recipe.fine_tune.epochs)):
-        init = recipe.init
-        assumptions.append("nothing is trained: the weights are those that the network begins with.")
-    elif recipe.init is not None or not source.brings_weights:
-        probed = recipe.train.epochs > 0
-        begun = _probe(recipe, source, data, run.with_name("probe")) if probed else source.build()
-        source = _trained_later(source, begun, recipe.seed)
-        since = f"one pass over at most {PROBE:,} examples leaves" if probed else "its initialisation leaves"
-        assumptions.append(
-            f"trained weights are taken to be what {since} and a Laplace part of {_LATER} times its spread."
-        )
-    if method.mask_from is None and method.paradigm == "baseline":
-        rehearsed = single_run(None, recipe.model, data="none", method="dense")
-    else:
-        rehearsed = single_run(None, recipe.model, data="none", method="magnitude", sparsity=0.5)
-        mask: dict[str, Any] = {field: getattr(recipe, field) for field in _MASK}
-        rehearsed = msgspec.structs.replace(rehearsed, **mask)
-        if method.name != "magnitude":
-            assumptions.append(f"magnitude stands in for {method.name}: as many weights, perhaps others.")
-        if recipe.allocation == "global":
-            assumptions.append("how a global share falls on layers depends on the training, and the bytes a little.")
-    rehearsed = msgspec.structs.replace(
-        rehearsed, init=init, generator=recipe.generator, seed=recipe.seed, threads=recipe.threads or default_threads()
-    )
-    return prune(rehearsed, run, source=source), source, assumptions
-
-
-def _probe(recipe: PruneRecipe, source: TorchSource, data: Dataset, run: Path) -> nn.Module:
-    """Return the dense network after one short pass, which is enough for the layers' spreads to take their places."""
-    from ..models.data import make_dataset
-    from ..models.tensors import to_torch
-
-    inputs, labels = (part.numpy() for part in next(data.batches("train", PROBE, augment=False)))
-    some = make_dataset(data.name, inputs, labels, inputs[:1], labels[:1], classes=data.classes)
-    once = msgspec.structs.replace(recipe.train, epochs=1, augment=None, warmup_epochs=0.0, milestones=[])
-    dense = single_run(None, recipe.model, data=recipe.data, method="dense")
-    dense = msgspec.structs.replace(dense, seed=recipe.seed, init=recipe.init, threads=recipe.threads, train=once)
-    checkpoint = prune(dense, run, source=source, data=some)
-    module = source.build()
-    module.load_state_dict({name: to_torch(array) for name, array in checkpoint.dense_state().items()})
-    return module
-
-
-def _trained_later(source: TorchSource, begun: nn.Module, seed: int) -> TorchSource:
-    """Return the source with weights as the rest of a training might leave them."""
-    import torch
-
-    from ..models.prunable import prunable_tensors
-
-    state = {name: tensor.clone() for name, tensor in begun.state_dict().items()}
-    generator = torch.Generator().manual_seed(seed)
-    for tensor in prunable_tensors(begun):
-        weight = state[tensor.name]
-        spread = float(weight.std()) if weight.numel() > 1 else 1.0
-        # Of two exponential variables the difference follows a Laplace law, of twice their variance.
-        one, other = (torch.empty_like(weight).exponential_(generator=generator) for _ in range(2))
-        weight.add_(one.sub_(other), alpha=_LATER * spread / 2**0.5)
-
-    def make() -> nn.Module:
-        module = source.build()
-        module.load_state_dict(state)
-        return module
-
-    return replace(source, brings_weights=True, _make=make, _ready=[])
 
 
 def _predicted(

@@ -45,6 +45,27 @@ def test_bytes_are_predicted_within_two_percent_of_a_trained_network(sparsity: f
         assert size == pytest.approx(artifact.bytes, rel=0.02), artifact.format
 
 
+def test_a_short_training_is_predicted_to_stay_near_its_seed(tmp_path: Path) -> None:
+    options: dict[str, Any] = {"data": "digits", "learning_rate": 0.01, "batch_size": 64, "threads": 1}
+    recipe = single_run(None, LENET, method="magnitude", sparsity=0.5, epochs=3, **options)
+    found = rehearse(recipe, [("packed", "fp32")], threads=1, seconds=0)
+    size = export(prune(recipe, tmp_path / "run"), "packed", tmp_path / "a.spk").size
+    assert found.artifacts[0].bytes == pytest.approx(size, rel=0.02)
+    # Told from their seed, the same weights take far fewer bytes than any that moved as far as they are large.
+    far = rehearse(single_run(None, LENET, method="magnitude", sparsity=0.5, epochs=100, **options), seconds=0)
+    assert far.artifacts[0].bytes is not None
+    assert far.artifacts[0].bytes > 1.05 * size
+
+
+def test_a_rate_at_which_the_training_diverges_is_said_and_the_rest_predicted() -> None:
+    recipe = single_run(
+        None, LENET, data="digits", method="magnitude", sparsity=0.9, epochs=10, learning_rate=1e9, threads=1
+    )
+    found = rehearse(recipe, [("packed", "fp32")], threads=1, seconds=0)
+    assert found.artifacts[0].bytes
+    assert any("diverges at the rate 1e+09" in text for text in found.assumptions)
+
+
 def test_multiply_adds_are_those_of_the_network_and_nothing_takes_long() -> None:
     recipe = single_run(None, LENET, data="digits", method="rigl", sparsity=0.8, epochs=5000, threads=1)
     found = rehearse(recipe, [("onnx", "fp32")], threads=1, seconds=0.05)
