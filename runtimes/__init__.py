@@ -19,7 +19,7 @@ from .torch_semi_structured import TorchSemiStructured
 from .torch_sparse import TorchSparseCsr
 
 _TABLE: tuple[Runtime, ...] = (
-    OnnxRuntime("onnxruntime-cpu", "CPUExecutionProvider", "ONNX Runtime on the CPU; skips no zeros of its own."),
+    OnnxRuntime("onnxruntime-cpu", ("CPUExecutionProvider",), "ONNX Runtime on the CPU; skips no zeros of its own."),
     OnnxRuntimeSparse(),
     TorchDense("torch-cpu", "cpu", "PyTorch on the CPU with the decoded dense weights; every format."),
     TorchCompiled(),
@@ -29,7 +29,13 @@ _TABLE: tuple[Runtime, ...] = (
     ScipyCsr(),
     OpenVino(),
     OnnxRuntimeWeb(),
-    OnnxRuntime("onnxruntime-cuda", "CUDAExecutionProvider", "ONNX Runtime on a CUDA device."),
+    OnnxRuntime("onnxruntime-cuda", ("CUDAExecutionProvider",), "ONNX Runtime on a CUDA device."),
+    OnnxRuntime(
+        "onnxruntime-tensorrt",
+        ("TensorrtExecutionProvider", "CUDAExecutionProvider"),
+        "TensorRT on a CUDA device, through ONNX Runtime; builds its engine while it loads.",
+        needs="onnxruntime-gpu and needs a CUDA device and the libraries of TensorRT",
+    ),
     TorchDense("torch-cuda", "cuda", "PyTorch on a CUDA device with the decoded dense weights; every format."),
     TorchSemiStructured(),
 )

@@ -43,7 +43,7 @@ def layer_times(
         return []
     options = runtime.options(threads) if isinstance(runtime, OnnxRuntimeSparse) else session_options(threads)
     with profiling(options) as profiles:
-        session = profiles.open(lambda opened: open_session(artifact.path, runtime.name, runtime.provider, opened))
+        session = profiles.open(lambda opened: open_session(artifact.path, runtime.name, runtime.providers, opened))
         runner = OnnxSession(session)
         begin, runs = time.perf_counter(), 0
         while runs < _WARMUP + _LEAST_RUNS or (runs < _MOST_RUNS and time.perf_counter() - begin < budget):

@@ -63,11 +63,12 @@ def _first_line(error: Exception) -> str:
 
 @dataclass(frozen=True)
 class OnnxRuntime:
-    """ONNX Runtime with one execution provider."""
+    """ONNX Runtime on the first of its execution providers; the others take the nodes that it leaves."""
 
     name: str
-    provider: str
+    providers: tuple[str, ...]
     summary: str
+    needs: str = "onnxruntime-gpu and needs a CUDA device"
     formats: tuple[str, ...] = ("onnx", "onnx-unpack", "onnx-slim", "onnx-int8")
     needs_source: ClassVar[bool] = False
 
@@ -75,12 +76,10 @@ class OnnxRuntime:
         """Return why the provider is missing, or None when it is there."""
         import onnxruntime
 
-        if self.provider in onnxruntime.get_available_providers():
+        if self.providers[0] in onnxruntime.get_available_providers():
             return None
-        return (
-            f"the installed onnxruntime {onnxruntime.__version__} has no {self.provider}; "
-            "it comes with onnxruntime-gpu and needs a CUDA device"
-        )
+        version = onnxruntime.__version__
+        return f"the installed onnxruntime {version} has no {self.providers[0]}; it comes with {self.needs}"
 
     def accepts(self, artifact: Artifact) -> str | None:
         """Return None for ONNX artifacts."""
@@ -90,7 +89,7 @@ class OnnxRuntime:
 
     def load(self, artifact: Artifact, *, threads: int, source: TorchSource | None = None) -> OnnxSession:
         """Load the graph with every optimisation that ONNX Runtime has; ``source`` is not needed."""
-        return OnnxSession(open_session(artifact.path, self.name, self.provider, session_options(threads)))
+        return OnnxSession(open_session(artifact.path, self.name, self.providers, session_options(threads)))
 
 
 def session_options(threads: int) -> Any:
@@ -109,20 +108,20 @@ def session_options(threads: int) -> Any:
     return options
 
 
-def open_session(path: Path, runtime: str, provider: str, options: Any) -> Any:
-    """Return ONNX Runtime's session.
+def open_session(path: Path, runtime: str, providers: tuple[str, ...], options: Any) -> Any:
+    """Return ONNX Runtime's session on the first of some providers; the others take the nodes that it leaves.
 
     Raises:
         FileFormatError: it cannot load the file.
-        RuntimeUnavailableError: it loads it, but not on the provider.
+        RuntimeUnavailableError: it loads it, but not on the first provider.
     """
     import onnxruntime
 
     try:
-        session = onnxruntime.InferenceSession(str(path), options, providers=[provider])
+        session = onnxruntime.InferenceSession(str(path), options, providers=list(providers))
     except session_errors() as error:
         raise FileFormatError(f"{path}: ONNX Runtime cannot load it: {_first_line(error)}.") from error
-    if session.get_providers()[0] != provider:
+    if session.get_providers()[0] != providers[0]:
         # ONNX Runtime falls back to the CPU in silence when a provider is installed but finds no device.
         raise RuntimeUnavailableError(f"{runtime}: ONNX Runtime fell back to {session.get_providers()[0]}.")
     return session

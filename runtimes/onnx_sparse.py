@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from ..exporters.sparse_graph.choose import LayerChoice
     from ..models.source import TorchSource
 
-_PROVIDER = "CPUExecutionProvider"
+_PROVIDERS = ("CPUExecutionProvider",)
 
 
 class OnnxRuntimeSparse:
@@ -23,7 +23,7 @@ class OnnxRuntimeSparse:
     summary = "ONNX Runtime on the CPU with the native sparse operators: pruned weights cost nothing."
     formats: tuple[str, ...] = ("onnx-sparse",)
     needs_source = False
-    provider = _PROVIDER
+    providers = _PROVIDERS
 
     def available(self) -> str | None:
         """Return why the operators are missing, or None when they are there."""
@@ -41,7 +41,7 @@ class OnnxRuntimeSparse:
 
         if not isinstance(artifact, OnnxSparseArtifact):
             raise FileFormatError(f"{artifact.path} is no 'onnx-sparse' file.")
-        session = open_session(artifact.path, self.name, _PROVIDER, self.options(threads))
+        session = open_session(artifact.path, self.name, _PROVIDERS, self.options(threads))
         return OnnxSession(session, (sparse_share(artifact.layers),))
 
     def options(self, threads: int) -> Any:

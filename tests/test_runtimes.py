@@ -280,7 +280,9 @@ def test_the_table() -> None:
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has the device whose absence is tested")
-@pytest.mark.parametrize("name", ["torch-cuda", "torch-semi-structured-cuda", "onnxruntime-cuda"])
+@pytest.mark.parametrize(
+    "name", ["torch-cuda", "torch-semi-structured-cuda", "onnxruntime-cuda", "onnxruntime-tensorrt"]
+)
 def test_what_needs_a_gpu_says_why_it_cannot_run(name: str) -> None:
     reason = RUNTIMES[name].available()
     assert reason is not None
@@ -298,6 +300,22 @@ def test_a_provider_that_falls_back_is_not_measured_as_itself(
     monkeypatch.setattr(onnxruntime.InferenceSession, "get_providers", lambda self: ["SomeOtherProvider"])
     with pytest.raises(RuntimeUnavailableError, match="fell back to SomeOtherProvider"):
         RUNTIMES["onnxruntime-cpu"].load(artifact, threads=1)
+
+
+def test_nodes_that_tensorrt_leaves_stay_on_the_device(exported: Exported, monkeypatch: pytest.MonkeyPatch) -> None:
+    import onnxruntime
+
+    asked: list[list[str]] = []
+    real = onnxruntime.InferenceSession
+
+    def session(path: str, options: Any, providers: list[str]) -> Any:
+        asked.append(providers)
+        return real(path, options, providers=["CPUExecutionProvider"])
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", session)
+    with pytest.raises(RuntimeUnavailableError, match="onnxruntime-tensorrt: ONNX Runtime fell back to CPU"):
+        RUNTIMES["onnxruntime-tensorrt"].load(exported("identity", "onnx"), threads=1)
+    assert asked == [["TensorrtExecutionProvider", "CUDAExecutionProvider"]]
 
 
 def write_factory(folder: Path) -> Path:
