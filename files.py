@@ -163,7 +163,7 @@ def safetensors_header(tensors: Mapping[str, tuple[str, tuple[int, ...]]], metad
     return struct.pack("<Q", len(encoded)) + encoded
 
 
-def _decoded(text: str | bytes) -> Any:
+def decoded_json(text: str | bytes) -> Any:
     """Return decoded JSON; half a surrogate pair, which Python takes and nothing can write again, is a ValueError."""
     value = json.loads(text)
     written = text.encode() if isinstance(text, str) else text
@@ -200,7 +200,7 @@ class TensorFile:
             raise FileFormatError(f"cannot read {path}: {error.strerror or error}.") from error
         self.header_bytes = 8 + length
         try:
-            header = _decoded(raw)
+            header = decoded_json(raw)
         except (ValueError, RecursionError) as error:
             raise FileFormatError(f"{path} is not a safetensors file: its header is no JSON ({error}).") from error
         if not isinstance(header, dict):
@@ -214,7 +214,7 @@ class TensorFile:
         if text is None:
             return None
         try:
-            return _decoded(text)
+            return decoded_json(text)
         except (TypeError, AttributeError, ValueError, RecursionError) as error:
             raise FileFormatError(f"{self.path}: the '{METADATA_KEY}' metadata is no JSON ({error}).") from error
 

@@ -20,7 +20,7 @@ import numpy as np
 
 from ..compressor.checkpoint import SparseCheckpoint, TensorRecord, check_hash
 from ..errors import FileFormatError, HashMismatchError, ModelError, UnsupportedError
-from ..files import Array, canonical_json, numpy_dtype, refuse_existing, write_bytes
+from ..files import Array, canonical_json, decoded_json, numpy_dtype, refuse_existing, write_bytes
 from .artifact import Artifact, TensorRow
 from .bound import part_bound
 from .container import PREFIX, check_version
@@ -165,7 +165,7 @@ def open_torch_archive(path: Path) -> Artifact:
         hint = "; 'compress prune FILE' reads TorchScript as a model" if kind == "TorchScript" else ""
         raise FileFormatError(f"{path} is no artifact: it is a {kind} file without a sparsepack entry{hint}.")
     try:
-        head = json.loads(content)
+        head = decoded_json(content)
     except (ValueError, RecursionError) as error:
         raise FileFormatError(f"{path}: its sparsepack entry is no JSON: {error}.") from error
     claimed = head.get("format") if isinstance(head, dict) else None

@@ -8,7 +8,6 @@ operators of networks, names that are names, and sizes that are sums and product
 from __future__ import annotations
 
 import io
-import json
 import re
 import zipfile
 from collections.abc import Iterator
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import FileFormatError
+from ..files import decoded_json
 from .torch_archive import ENTRY
 
 _ENTRY = re.compile(
@@ -52,8 +52,8 @@ def check_torch_export(path: Path) -> None:
                 if name != ENTRY and not _ENTRY.fullmatch(name):
                     raise FileFormatError(f"{path} holds '{name}', which no exported network needs; it is not loaded.")
             for name in _CONFIGS:
-                _check_config(path, json.loads(archive.read(name)))
-            _check_program(path, json.loads(archive.read(_PROGRAM)))
+                _check_config(path, decoded_json(archive.read(name)))
+            _check_program(path, decoded_json(archive.read(_PROGRAM)))
             _check_samples(path, archive.read(_SAMPLES))
     except (zipfile.BadZipFile, OSError, EOFError, KeyError, ValueError, RecursionError, RuntimeError) as error:
         raise FileFormatError(f"{path}: PyTorch cannot load it: {error}.".replace("\n", " ")) from error

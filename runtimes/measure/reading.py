@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from ...errors import FileFormatError
+from ...files import decoded_json
 from .record import SCHEMA, ArtifactRecord, Latency, Measurement, Unavailable, to_plain
 
 
@@ -31,7 +31,7 @@ def read_record(path: Path) -> dict[str, Any]:
         FileFormatError: it cannot be read, is of another version, or lacks what a record has.
     """
     try:
-        plain = json.loads(path.read_bytes())
+        plain = decoded_json(path.read_bytes())
     except OSError as error:
         raise FileFormatError(f"cannot read {path}: {error.strerror or error}.") from error
     except (ValueError, RecursionError) as error:

@@ -46,7 +46,7 @@ def join_container(header: Any, body: bytes) -> bytes:
     if isinstance(metadata, dict) and "crc32" in metadata:
         # The reader sums over the manifest as it writes JSON itself.
         manifest = json.dumps(metadata.get("manifest"), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-        metadata = {**metadata, "crc32": zlib.crc32(body, zlib.crc32(manifest.encode()))}
+        metadata = {**metadata, "crc32": zlib.crc32(body, zlib.crc32(manifest.encode(errors="surrogatepass")))}
     encoded = json.dumps({"__metadata__": {METADATA_KEY: json.dumps(metadata)}, **header}).encode()
     return struct.pack("<Q", len(encoded)) + encoded + body
 

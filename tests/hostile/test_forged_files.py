@@ -2,14 +2,15 @@
 
 import struct
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from hostile.forge import join_container, join_packed, split_container, split_packed
-from hostile.originals import bounded_memory, read_artifact
+from hostile.forge import FORGERS, join_container, join_packed, split_container, split_packed
+from hostile.fuzz import try_input
+from hostile.originals import Original, bounded_memory, read_artifact
 
 from sparsepack.errors import FileFormatError, HashMismatchError
 from sparsepack.exporters import open_artifact
@@ -38,6 +39,37 @@ def entry_of(manifest: dict[str, Any], name: str) -> dict[str, Any]:
 def test_the_forger_can_write_an_honest_file(honest: dict[str, bytes], tmp_path: Path) -> None:
     (tmp_path / "x").write_bytes(join_packed(*split_packed(honest["packed"])))
     read_artifact(tmp_path / "x")
+
+
+def strings(value: Any) -> Iterator[tuple[Any, Any]]:
+    """Return every place of a string in decoded JSON: what holds it, and its key or index there."""
+    for key, inner in value.items() if isinstance(value, dict) else enumerate(value):
+        if isinstance(inner, str):
+            yield value, key
+        elif isinstance(inner, dict | list):
+            yield from strings(inner)
+
+
+@pytest.mark.parametrize("kind", sorted(set(FORGERS) - {"npz", "idx.gz"}))
+def test_half_a_surrogate_pair_is_refused_wherever_it_stands(
+    kind: str, originals: dict[str, Original], tmp_path: Path
+) -> None:
+    # JSON may hold it, a string of Python's too, and nothing can print or write it.
+    split, join = FORGERS[kind]
+    value, _ = split(originals[kind].content)
+    value.pop("members", None)
+    # The forger writes these hashes anew.
+    hashes = value.get("head", value).get("sha256")
+    places = [(holder, key) for holder, key in strings(value) if holder is not hashes]
+    assert len(places) >= 5
+    for holder, key in places:
+        kept, holder[key] = holder[key], "\ud800"
+        whole, rest = split(originals[kind].content)
+        content = join({**whole, **value} if isinstance(whole, dict) else value, rest)
+        found, problem = try_input(originals[kind], content, tmp_path / originals[kind].name)
+        assert found, key
+        assert problem == "", key
+        holder[key] = kept
 
 
 FORGERIES: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
