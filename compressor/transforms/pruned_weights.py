@@ -18,8 +18,11 @@ ACTIONS = ("zero", "freeze", "freeze-or-zero")
 
 
 def moved_away(first: Array, last: Array) -> BoolArray:
-    """Return where training increased the magnitude."""
-    return np.asarray(np.abs(last) > np.abs(first))
+    """Return where training did not decrease the magnitude.
+
+    What an earlier round froze has not moved and so stays frozen; what it set to zero stays zero.
+    """
+    return np.asarray(np.abs(last) >= np.abs(first))
 
 
 def pruned_weights(probe: Probe) -> Outcome:
