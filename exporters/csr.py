@@ -97,9 +97,10 @@ def _arrays(part: Part, index_dtype: str) -> dict[str, Array]:
     rows, columns = matrix_shape(shape, part.entry.output_axis)
     pointers, most = INDEX_DTYPES[index_dtype]
     if columns > most or part.entry.kept_count > np.iinfo(pointers).max:
+        wider = "int32" if max(columns, part.entry.kept_count) <= INDEX_DTYPES["int32"][1] else "int64"
         raise UnsupportedError(
             f"tensor '{name}' of shape {shape} has {columns} columns and keeps {part.entry.kept_count} weights, "
-            f"too many for {index_dtype} indices; give --index-dtype int64, or use 'packed'."
+            f"too many for {index_dtype} indices; give --index-dtype {wider}, or use 'packed'."
         )
     block = block_of(part.entry.structure, shape, part.entry.output_axis)
     tiles = None if block is None else kept_tiles(part.mask, block, part.entry.output_axis)

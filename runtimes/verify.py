@@ -66,7 +66,7 @@ def verify(path: Path, *, against: Path | None = None, model: str | None = None)
     try:
         return list(_findings(path, checkpoint, model))
     except FileFormatError as error:
-        return [Finding("structure", str(path), False, str(error))]
+        return [_refusal("structure", str(path), error)]
 
 
 def _findings(path: Path, checkpoint: SparseCheckpoint | None, model: str | None) -> Iterator[Finding]:
@@ -97,6 +97,11 @@ def _findings(path: Path, checkpoint: SparseCheckpoint | None, model: str | None
         yield from _parity(artifact, checkpoint, model)
 
 
+def _refusal(check: str, subject: str, error: SparsepackError) -> Finding:
+    """Return a finding that says what an error says, without the subject that stands before it anyway."""
+    return Finding(check, subject, False, str(error).removeprefix(f"{subject}: "))
+
+
 def _is_checkpoint(path: Path) -> bool:
     """Tell checkpoints by their metadata; everything else is left to the readers of artifacts."""
     if path.suffix != ".safetensors":
@@ -120,8 +125,9 @@ def _against(artifact: Artifact, checkpoint: SparseCheckpoint) -> Iterator[Findi
         if tensor.record.alias_of is not None:
             continue
         if name not in records:
-            if artifact.is_graph and name.endswith("num_batches_tracked"):
-                # A counter of training steps, which no graph carries.
+            if artifact.is_graph and refuses_model(artifact.model) is None:
+                # A graph holds what its outputs depend on, and folds constants under names of its own (counters of
+                # training steps, tables of positions). Whether it needed this tensor is what parity tells.
                 continue
             yield Finding("checkpoint", name, False, "is in the checkpoint and not in the artifact.")
             continue
@@ -152,11 +158,15 @@ def _compare(name: str, expected: Array, found: Array, stored: str | None, error
         return Finding("checkpoint", name, True, "equals the checkpoint, bit for bit.")
     if stored is not None and stored != INT8:
         # What the file keeps was rounded; what a seed draws, or a mask removes, was not.
-        rounded = expected.astype(numpy_dtype(stored)).astype(expected.dtype)
-        if np.where(found == expected, True, found == rounded).all():
+        with np.errstate(invalid="ignore"):
+            rounded = expected.astype(numpy_dtype(stored)).astype(expected.dtype)
+        # A NaN stays one; its payload has no nearest number.
+        equal = (found == expected) | (np.isnan(found) & np.isnan(expected))
+        if np.where(equal, True, found == rounded).all():
             return Finding("checkpoint", name, True, f"equals the checkpoint rounded to {stored}.")
     if error is not None and expected.dtype.name in FLOATS:
-        differences = np.abs(found.astype(np.float64) - expected.astype(np.float64))
+        with np.errstate(invalid="ignore"):
+            differences = np.abs(found.astype(np.float64) - expected.astype(np.float64))
         if (np.where(found == expected, 0.0, differences) <= error).all():
             return Finding("checkpoint", name, True, f"equals the checkpoint within {error:.3g}, as the file says.")
     different = int(np.count_nonzero(expected != found))
@@ -193,7 +203,7 @@ def _parity(artifact: Artifact, checkpoint: SparseCheckpoint | None, model: str 
         inputs = varied([tensor.numpy() for tensor in source.example_inputs(PARITY_INPUTS)])
         found = parity(reference, session, inputs)
     except SparsepackError as error:
-        yield Finding("parity", subject, False, str(error))
+        yield _refusal("parity", subject, error)
         return
     if found.error is None:
         yield Finding("parity", subject, True, "the network's outputs do not depend on its inputs; nothing to compare.")

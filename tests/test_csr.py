@@ -19,6 +19,7 @@ from sparsepack.exporters.csr import CsrArtifact, matrix_shape, write_csr
 from sparsepack.files import Array
 from sparsepack.models.seeding.initialisers import weight_bound
 from sparsepack.models.seeding.record import SeedRecord
+from sparsepack.runtimes.report.listing import artifact_summary
 
 Build = Callable[..., SparseCheckpoint]
 CHAIN = [{"op": "linear", "weight": "fc.weight", "bias": None}]
@@ -221,7 +222,7 @@ def test_indices_that_cannot_be_are_refused(
     wide = np.ones((1, 2**16 + 1), np.float32)
     checkpoint = checkpoint_of(make_tensor("w", wide, mask=wide > 0))
     path = tmp_path / "x.safetensors"
-    with pytest.raises(UnsupportedError, match=r"65537 columns .* too many for uint16 indices; give --index"):
+    with pytest.raises(UnsupportedError, match=r"65537 columns .* uint16 indices; give --index-dtype int32"):
         write_csr(checkpoint, path, index_dtype="uint16")
     with pytest.raises(UnknownNameError, match=r"unknown index type 'int31'\. Did you mean 'int32'"):
         write_csr(checkpoint, path, index_dtype="int31")
@@ -232,3 +233,17 @@ def test_indices_that_cannot_be_are_refused(
     assert "--index-dtype goes with --to csr" in capsys.readouterr().err
     assert run([*base, "csr"]) == 0
     assert load_file(path)["w.col_indices"].dtype == np.int64
+
+
+def test_an_export_says_whether_it_is_smaller_or_larger(checkpoint_of: Build, tmp_path: Path) -> None:
+    half, double = np.ones((8, 8), np.float16), np.ones((80, 80))
+    grown = make_tensor("w", half, mask=np.ones((8, 8), np.bool_))
+    shrunk = make_tensor("w", double, mask=np.eye(80, dtype=np.bool_))
+    said = []
+    for name, tensors in (("grown", [grown]), ("shrunk", [shrunk]), ("nothing", [])):
+        path = tmp_path / name
+        export(checkpoint_of(*tensors), "csr", path)
+        said.append((artifact_summary(open_artifact(path)), path.stat().st_size))
+    assert said[0][0].endswith(f", {said[0][1] / half.nbytes:.2f}x larger than its dense values.")
+    assert said[1][0].endswith(f", {double.nbytes / said[1][1]:.2f}x smaller than its dense values.")
+    assert said[2][0].endswith(" B.")

@@ -133,6 +133,8 @@ def test_a_truncated_file_is_one_finding(files: dict[str, Path], tmp_path: Path)
         path.write_bytes(files[name].read_bytes()[:-10])
         (finding,) = verify(path)
         assert (finding.check, finding.ok) == ("structure", False)
+        # The line that shows a finding begins with its subject.
+        assert not finding.detail.startswith(f"{finding.subject}: ")
 
 
 def test_a_tensor_that_is_missing_or_surplus_is_named(
@@ -168,6 +170,51 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     (finding,) = verify(tmp_path / "nothing.spk")
     assert not finding.ok
     assert "nothing.spk" in finding.detail
+
+
+def test_not_a_number_stays_one_when_values_are_rounded(source: TorchSource, tmp_path: Path) -> None:
+    whole = checkpoint_of(source)
+    odd = np.array([np.nan, -np.inf, 1.0 + 2.0**-20, -0.0], np.float32)
+    odd.view(np.uint32)[0] = 0xFFA00001
+    tensors = {"odd": make_tensor("odd", odd, record={"role": "prunable"})}
+    metadata = msgspec.structs.replace(whole.metadata, tensors=[tensor.record for tensor in tensors.values()])
+    checkpoint = SparseCheckpoint(metadata, tensors)
+    checkpoint.save(tmp_path / "c.safetensors")
+    for kind, stored in (("bf16", "bfloat16"), ("fp16", "float16")):
+        path = tmp_path / f"{kind}.spk"
+        export(checkpoint, "packed", path, values=kind)
+        findings = verify(path, against=tmp_path / "c.safetensors")
+        assert bad(findings) == []
+        assert findings[-1].detail == f"equals the checkpoint rounded to {stored}."
+
+
+def test_a_graph_needs_no_tensor_that_its_outputs_do_not_depend_on(tmp_path: Path) -> None:
+    (tmp_path / "net.py").write_text(
+        "import torch\n"
+        "from torch import nn\n"
+        "class Net(nn.Module):\n"
+        "    def __init__(self):\n"
+        "        super().__init__()\n"
+        "        self.fc = nn.Linear(6, 5)\n"
+        "        self.only_for_training = nn.Linear(5, 3)\n"
+        "        self.register_buffer('table', torch.arange(5.0))\n"
+        "        self.register_buffer('places', torch.arange(4))\n"
+        "    def forward(self, x):\n"
+        "        return self.fc(x) + self.table.exp()\n"
+        "def build():\n"
+        "    return Net(), (torch.zeros(1, 6),)\n"
+    )
+    text = f"{tmp_path / 'net.py'}:build"
+    source = load_source(text, allow_import=True)
+    assert isinstance(source, TorchSource)
+    checkpoint = checkpoint_of(source)
+    checkpoint.save(tmp_path / "c.safetensors")
+    for name in ("onnx", "onnx-unpack"):
+        path = tmp_path / f"{name}.onnx"
+        export(checkpoint, name, path, source=source)
+        findings = verify(path, against=tmp_path / "c.safetensors", model=text)
+        assert bad(findings) == []
+        assert [finding.check for finding in findings].count("parity") == 1
 
 
 def test_a_factory_needs_its_model_for_parity(tmp_path: Path) -> None:

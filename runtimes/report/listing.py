@@ -37,9 +37,11 @@ def artifact_summary(artifact: Artifact) -> str:
     from ..onnx_sparse import sparse_share
 
     dense, size = dense_bytes(artifact), artifact.size
-    text = (
-        f"{artifact.path}: {artifact.format}, {human_bytes(size)}, {dense / size:.2f}x smaller than dense fp32 values."
-    )
+    text = f"{artifact.path}: {artifact.format}, {human_bytes(size)}"
+    if dense:
+        times = f"{dense / size:.2f}x smaller" if dense >= size else f"{size / dense:.2f}x larger"
+        text += f", {times} than its dense values"
+    text += "."
     if artifact.metadata is not None and artifact.metadata.max_abs_error is not None:
         kind, error = artifact.metadata.values, artifact.metadata.max_abs_error
         text += f"\n{kind} values differ from the checkpoint's by up to {error:.3g}; 'compress inspect' says where."
