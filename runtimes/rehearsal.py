@@ -22,7 +22,7 @@ from ..exporters import export
 from . import RUNTIMES
 from .measure.environment import default_threads
 from .measure.inputs import example_inputs
-from .measure.latency import time_alone
+from .measure.latency import time_undisturbed
 from .stand_in import stand_in
 
 if TYPE_CHECKING:
@@ -154,7 +154,7 @@ def _time(artifact: Artifact, runtime: str, source: TorchSource | None, threads:
     session = RUNTIMES[runtime].load(artifact, threads=threads, source=source)
     inputs = example_inputs(artifact, session, 1)
     run: Callable[[], object] = lambda: session.run(*inputs)  # noqa: E731
-    return time_alone(lambda: run, budget=seconds).median_ms
+    return time_undisturbed(lambda: run, budget=seconds).median_ms
 
 
 def _macs(checkpoint: SparseCheckpoint, source: ModelSource | None) -> dict[str, int] | None:

@@ -4,7 +4,15 @@ import numpy as np
 import pytest
 from scipy.stats import binom
 
-from sparsepack.runtimes.measure.latency import EPISODES, MINIMUM_ROUNDS, Load, Run, time_alone, time_pair
+from sparsepack.runtimes.measure.latency import (
+    EPISODES,
+    MINIMUM_ROUNDS,
+    Load,
+    Run,
+    time_alone,
+    time_pair,
+    time_undisturbed,
+)
 from sparsepack.runtimes.measure.statistics import (
     interval_rank,
     median_interval,
@@ -192,6 +200,18 @@ def test_every_run_is_counted_once() -> None:
     pair = time_pair(machine.network(0.7), machine.network(0.9), budget=0.3, clock=machine.clock)
     counted = sum(len(side.times_ms) + side.warmup for side in (pair.subject, pair.baseline))
     assert machine.runs == counted
+
+
+def test_a_slow_spell_does_not_count_in_what_a_machine_can_do() -> None:
+    machine = FakeMachine(0, noise=0.0)
+
+    def slow_at_first() -> Run:
+        fast, slow = machine.work(0.7), machine.work(1.1)
+        return lambda: slow() if machine.now < 200_000_000 else fast()
+
+    assert time_alone(slow_at_first, budget=0.1, clock=machine.clock).median_ms == pytest.approx(1.1)
+    machine.now = 0
+    assert time_undisturbed(slow_at_first, budget=0.4, clock=machine.clock).median_ms == pytest.approx(0.7)
 
 
 def leaders(seed: int) -> str:
