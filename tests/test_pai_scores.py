@@ -14,6 +14,7 @@ from scipy.optimize import linprog
 from torch import nn
 
 from sparsepack.compressor.evidence.hessian_gradient import balanced_batch
+from sparsepack.compressor.methods import find_method
 from sparsepack.compressor.pipeline import prune
 from sparsepack.compressor.recipe import single_run
 from sparsepack.compressor.schedule import exponential, ladder, linear
@@ -173,6 +174,25 @@ def test_lubana_and_dick_are_snip_and_grasp_where_magnitudes_are_one() -> None:
     doubled = {"w": weights["w"] * np.array([[2.0], [1.0], [1.0], [1.0]])}
     ratio = loss_preservation(doubled, direction)["w"] / loss_preservation(weights, direction)["w"]
     np.testing.assert_allclose(ratio[0] / ratio[1], 4.0, rtol=1e-5)
+
+
+def test_a_unit_is_worth_what_its_weights_do_to_the_norm_together() -> None:
+    weights = {"w": np.array([[1.0, 2.0], [1.0, 1.0]]), "free": np.array([-0.5])}
+    products = {"w": np.array([[3.0, -1.5], [1.0, 0.5]]), "free": np.array([1.0])}
+    # By rows 3 - 3 and 1 + 0.5, by columns 3 + 1 and -3 + 0.5; a weight without a unit stands for itself.
+    for axis, sums in ((0, [0.0, 1.5]), (1, [4.0, 2.5])):
+        found = gradient_norm_preservation(weights, products, {"w": axis})
+        np.testing.assert_allclose(found["w"].sum(axis=1 - axis), np.array(sums) / (sum(sums) + 0.5), rtol=1e-6)
+        np.testing.assert_allclose(found["free"], 0.5 / (sum(sums) + 0.5), rtol=1e-6)
+
+
+def test_normalisation_while_scoring_is_that_of_the_authors_code() -> None:
+    modes = {
+        "eval": ("snip", "snip-it", "snap-it", "cnip-it"),
+        "train": ("iterative-snip", "force", "grasp", "prospr"),
+    }
+    for mode, names in modes.items():
+        assert {name: find_method(name).defaults["mode"] for name in names} == dict.fromkeys(names, mode)
 
 
 def two_scores(size: int = 12) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:

@@ -149,9 +149,9 @@ SCORES: dict[str, Score] = {
         "w Hg / sum |w Hg|, signed",
     ),
     "gradient-norm-preservation": Score(
-        lambda given: gradient_norm_preservation(given.weights, given.evidence["hessian-gradient"]),
+        lambda given: gradient_norm_preservation(given.weights, given.evidence["hessian-gradient"], given.axes),
         ("hessian-gradient",),
-        "|w Hg| / sum |w Hg|",
+        "|w Hg| / sum |w Hg|; of a unit |sum w Hg|",
     ),
     "loss-preservation": Score(
         lambda given: loss_preservation(given.weights, given.evidence["gradients"]),

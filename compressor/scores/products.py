@@ -12,6 +12,7 @@ import numpy as np
 
 from ...errors import UnsupportedError
 from ...files import Array
+from .units import per_unit
 
 Arrays = Mapping[str, Array]
 
@@ -25,9 +26,19 @@ def grasp(weights: Arrays, products: Arrays) -> dict[str, Array]:
     return shares({name: times(weight, products, name) for name, weight in weights.items()})
 
 
-def gradient_norm_preservation(weights: Arrays, products: Arrays) -> dict[str, Array]:
-    """Return ``|w Hg|``: how little the gradient's norm changes either way (Lubana and Dick 2021), adding up to 1."""
-    return shares({name: np.abs(times(weight, products, name)) for name, weight in weights.items()})
+def gradient_norm_preservation(
+    weights: Arrays, products: Arrays, axes: Mapping[str, int] | None = None
+) -> dict[str, Array]:
+    """Return ``|w Hg|``: how much the gradient's norm changes either way (Lubana and Dick 2021), adding up to 1.
+
+    Args:
+        weights: by tensor name.
+        products: Hg, in the weights' shapes.
+        axes: the axis of output units by name, where these stand or fall as a whole: ``|sum w Hg|`` of each, in equal
+            parts, because what one weight adds to the norm another may take away.
+    """
+    signed = {name: times(weight, products, name) for name, weight in weights.items()}
+    return shares(per_unit(signed, axes or {}, lambda rows: np.abs(rows.sum(axis=1, dtype=np.float64))))
 
 
 def loss_preservation(weights: Arrays, gradients: Arrays) -> dict[str, Array]:

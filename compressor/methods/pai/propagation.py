@@ -26,7 +26,7 @@ SBP_SR = at_initialisation(
     name="sbp-sr",
     paper="Hayou et al., Robust Pruning at Initialization, ICLR 2021",
     summary="Sensitivity-based pruning at the edge of chaos; each layer is rescaled so that signals keep their size.",
-    # Its criterion, the mean square of w dL/dw, ranks as SNIP's absolute value does.
+    # Its criterion, the mean square of w dL/dw, ranks one batch as SNIP's absolute value does.
     score="gradient",
     structures=("element", "N:M"),
     allocations=("global", "uniform", "explicit"),

@@ -1,5 +1,7 @@
 """SNIP in rounds: the sensitivity is looked at again each time some weights are gone."""
 
+from dataclasses import replace
+
 from ..declaration import Option
 from .common import SALIENCY_OPTIONS, SCORED, at_initialisation
 
@@ -14,6 +16,9 @@ _DENSE_OPTIONS = (
     ),
 )
 
+# The authors' code scores with the statistics of the batch, unlike SNIP's.
+_SCORING_OPTIONS = (*SALIENCY_OPTIONS[:2], replace(SALIENCY_OPTIONS[2], default="train"))
+
 ITERATIVE_SNIP = at_initialisation(
     name="iterative-snip",
     paper="de Jorge et al., Progressive Skeletonization: Trimming more fat from a network at initialization, ICLR 2021",
@@ -24,7 +29,7 @@ ITERATIVE_SNIP = at_initialisation(
     schedules=("iterative",),
     needs=SCORED,
     initialiser="kaiming-normal",
-    options=(*_DENSE_OPTIONS, *SALIENCY_OPTIONS),
+    options=(*_DENSE_OPTIONS, *_SCORING_OPTIONS),
 )
 
 FORCE = at_initialisation(
@@ -37,7 +42,7 @@ FORCE = at_initialisation(
     schedules=("iterative",),
     needs=SCORED,
     initialiser="kaiming-normal",
-    options=(*_DENSE_OPTIONS, *SALIENCY_OPTIONS),
+    options=(*_DENSE_OPTIONS, *_SCORING_OPTIONS),
     resurrects=True,
 )
 
