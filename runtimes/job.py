@@ -23,14 +23,15 @@ from ..compressor.progress import Progress, Silent
 from ..compressor.recipe import Recipe, recipe_text
 from ..compressor.run_folder import CHECKPOINT, RECIPE, RunFolder
 from ..compressor.yaml_file import parse_yaml, to_yaml
-from ..errors import OutputExistsError, RecipeError
+from ..errors import FileFormatError, OutputExistsError, RecipeError
 from ..files import sha256_file, write_bytes
 from . import find_runtime
 from .job_plan import Product, baseline_of, plan_products, plan_requirements
 from .job_prediction import PREDICTION
 from .job_runs import SHARED, carry_out
 from .measure import gates, measure
-from .measure.record import RECORD, SCHEMA, to_plain
+from .measure.reading import read_record
+from .measure.record import RECORD, to_plain
 from .rehearsal import by_artifact, held_against
 from .report.json import to_json
 
@@ -145,16 +146,16 @@ def _changed(known: Path, text: bytes) -> set[str]:
 def _earlier_record(out: Path, entries: dict[str, Any]) -> dict[str, Any] | None:
     """Return the record of an earlier call when it measured exactly these artifacts."""
     try:
-        record = json.loads((out / RECORD).read_bytes())
-        found = {entry["artifact"]: entry["sha256"] for entry in record["artifacts"]}
-    except (OSError, ValueError, KeyError, TypeError):
+        record = read_record(out / RECORD)
+    except FileFormatError:
         return None
+    found = {entry["artifact"]: entry["sha256"] for entry in record["artifacts"]}
     expected = {
         f"{run}/{Path(file).stem}": artifact["sha256"]
         for run, entry in entries.items()
         for file, artifact in entry["artifacts"].items()
     }
-    return record if found == expected and record.get("schema") == SCHEMA and "requirements" in record else None
+    return record if found == expected else None
 
 
 def _measure(recipe: Recipe, out: Path, products: list[Product], progress: Progress) -> dict[str, Any]:

@@ -10,8 +10,9 @@ import json
 import multiprocessing
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 from queue import Queue
@@ -22,7 +23,7 @@ from ..compressor.pipeline import prune
 from ..compressor.progress import Progress
 from ..compressor.recipe import PruneRecipe, Recipe
 from ..compressor.run_folder import CHECKPOINT
-from ..errors import FileFormatError
+from ..errors import FileFormatError, SparsepackError
 from ..exporters import export, needs_source, open_artifact
 from ..files import canonical_json, sha256_file, write_bytes
 from ..models.source import source_from_record
@@ -97,7 +98,7 @@ def carry_out(recipe: Recipe, out: Path, products: Sequence[Product], progress: 
         By run, in the recipe's order, what the manifest says of it.
 
     Raises:
-        SparsepackError: of the first run that failed; the others under way are finished first, as when interrupted.
+        SparsepackError: of the first run that failed, which it names; all others are carried out before.
     """
     tasks = [
         Task(
@@ -105,15 +106,31 @@ def carry_out(recipe: Recipe, out: Path, products: Sequence[Product], progress: 
         )
         for settings, complete in zip(recipe.runs, recipe.prune_recipes(), strict=True)
     ]
+    found: dict[str, dict[str, Any]] = {}
+    failed: dict[str, SparsepackError] = {}
     if jobs > 1 and len(tasks) > 1:
-        found = _at_once(tasks, progress, min(jobs, len(tasks)))
+        _at_once(tasks, progress, min(jobs, len(tasks)), found, failed)
     else:
-        found = {}
         for task in tasks:
-            found[task.name] = _finish(task, _of(progress, task.name))
+            try:
+                found[task.name] = _finish(task, _of(progress, task.name))
+            except SparsepackError as error:
+                failed[task.name] = error
+                continue
             if isinstance(progress, JobProgress):
                 progress.done(task.name)
+    if failed:
+        raise _failure({task.name: failed[task.name] for task in tasks if task.name in failed})
     return {task.name: found[task.name] for task in tasks}
+
+
+def _failure(failed: Mapping[str, SparsepackError]) -> SparsepackError:
+    """Return the first run's error, of its own kind, with the names of all that failed."""
+    (name, error), *others = failed.items()
+    also = f" Failed as well: {', '.join(other for other, _ in others)}." if others else ""
+    named = type(error)(f"run '{name}': {error}{also}")
+    named.__cause__ = error
+    return named
 
 
 def _of(progress: Progress, name: str) -> Progress:
@@ -140,7 +157,13 @@ class _Told:
         self._queue.put((self._name, steps))
 
 
-def _at_once(tasks: Sequence[Task], progress: Progress, jobs: int) -> dict[str, Any]:
+def _at_once(
+    tasks: Sequence[Task],
+    progress: Progress,
+    jobs: int,
+    found: dict[str, dict[str, Any]],
+    failed: dict[str, SparsepackError],
+) -> None:
     """Carry out tasks in ``jobs`` processes; those that would wait for one another's training come late."""
     # Fresh processes: PyTorch's threads do not survive a fork.
     context = multiprocessing.get_context("spawn")
@@ -153,16 +176,25 @@ def _at_once(tasks: Sequence[Task], progress: Progress, jobs: int) -> dict[str, 
             futures: dict[Future[dict[str, Any]], str] = {
                 pool.submit(_elsewhere, task, queue): task.name for task in _spread(tasks)
             }
-            found = {}
             for future in as_completed(futures):
-                found[futures[future]] = future.result()
+                name = futures[future]
+                try:
+                    found[name] = future.result()
+                except SparsepackError as error:
+                    failed[name] = error
+                    continue
+                except BrokenProcessPool as error:
+                    # Every run that was not finished ends so; the system says of none that it was the one.
+                    raise SparsepackError(
+                        "a run's process was killed, perhaps because memory ran out; the same command with "
+                        "fewer --jobs goes on where it stopped."
+                    ) from error
                 if isinstance(progress, JobProgress):
-                    progress.done(futures[future])
+                    progress.done(name)
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
             queue.put(None)
             listener.join()
-    return found
 
 
 def _spread(tasks: Sequence[Task]) -> list[Task]:

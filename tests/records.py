@@ -8,7 +8,9 @@ from sparsepack.runtimes.measure.record import (
     SCHEMA,
     Accuracy,
     ArtifactRecord,
+    Environment,
     Latency,
+    LayerTime,
     Measurement,
     Overhead,
     Parity,
@@ -21,7 +23,7 @@ from sparsepack.runtimes.measure.record import (
 
 # A tensor may be called anything; a report must show this and run nothing.
 HOSTILE = "<script>alert('x')</script> & | `b`"
-LAYERS = [
+LAYERS: list[LayerTime] = [
     {"name": "conv", "operator": "Conv", "ms": 1.5, "share": 0.75},
     {"name": "fc", "operator": "Gemm", "ms": 0.5, "share": 0.25},
 ]
@@ -69,7 +71,7 @@ def artifact(name: str, tensor_bytes: tuple[int, int], value: float, median: flo
 
 def record() -> dict[str, Any]:
     """Return a record with three artifacts and a requirement of each outcome, as plain data."""
-    environment = {
+    environment: Environment = {
         "cpu": "A processor",
         "threads": 1,
         "cores_usable": 4,

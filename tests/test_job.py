@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -14,11 +15,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from records import record as complete_record
 
 from sparsepack import files
 from sparsepack.compressor.checkpoint import SparseCheckpoint
 from sparsepack.compressor.recipe import load_recipe
-from sparsepack.errors import FileFormatError, OutputExistsError, RecipeError, UnknownNameError, UsageError
+from sparsepack.errors import (
+    FileFormatError,
+    OutputExistsError,
+    RecipeError,
+    SparsepackError,
+    TrainingDivergedError,
+    UnknownNameError,
+    UsageError,
+)
 from sparsepack.exporters import open_artifact
 from sparsepack.runtimes import job, job_runs
 from sparsepack.runtimes.job_plan import baseline_of, plan_products, plan_requirements
@@ -55,11 +65,14 @@ def recipe_data(**changes: Any) -> dict[str, Any]:
 def fake_record(artifacts: list[Path], **options: Any) -> dict[str, Any]:
     """Stand in for measuring, which the tests of resuming need not wait for."""
     names = options["names"]
-    measured = [
-        {"artifact": names[path], "sha256": open_artifact(path).sha256, "storage": {"size_ratio": 5.0}}
-        for path in artifacts
+    whole = complete_record()
+    whole["requirements"] = []
+    template = whole["artifacts"][0]
+    template["storage"]["size_ratio"] = 5.0
+    whole["artifacts"] = [
+        {**template, "artifact": names[path], "sha256": open_artifact(path).sha256} for path in artifacts
     ]
-    return {"schema": "sparsepack.measurement/1", "artifacts": measured, "requirements": []}
+    return whole
 
 
 @pytest.fixture
@@ -353,6 +366,33 @@ def test_a_requirement_without_a_run_leaves_the_baseline_out(tmp_path: Path) -> 
     baseline = baseline_of(recipe, products)
     assert baseline is not None
     assert baseline.name == "dense/onnx"
+
+
+@pytest.mark.parametrize("damage", ["{", '{"schema": "sparsepack.measurement/1", "artifacts": [{}]}'])
+def test_a_damaged_record_is_measured_anew(tmp_path: Path, unmeasured: None, damage: str) -> None:
+    recipe = load_recipe(recipe_data(runs=recipe_data()["runs"][:1]))
+    first = job.run(recipe, tmp_path / "out")
+    (tmp_path / "out" / "measurement.json").write_text(damage)
+    assert job.run(recipe, tmp_path / "out") == first
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_a_run_that_fails_is_named_and_the_others_are_carried_out(tmp_path: Path, unmeasured: None, jobs: int) -> None:
+    bad = {"method": "dense", "train": {"learning_rate": 1e30}, "export": [{"format": "csr"}]}
+    runs = [{**bad, "name": "first"}, {**bad, "name": "second"}, recipe_data()["runs"][0]]
+    with pytest.raises(TrainingDivergedError, match=r"^run 'first': the loss .* Failed as well: second\.$"):
+        job.run(load_recipe(recipe_data(runs=runs)), tmp_path / "out", jobs=jobs)
+    assert (tmp_path / "out" / "dense" / "csr.safetensors").exists()
+
+
+def test_a_process_that_was_killed_is_told_in_a_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(job_runs, "_elsewhere", _ends_at_once)
+    with pytest.raises(SparsepackError, match="process was killed, perhaps because memory ran out"):
+        job.run(load_recipe(recipe_data()), tmp_path / "out", jobs=2)
+
+
+def _ends_at_once(task: object, queue: object) -> None:
+    os._exit(1)
 
 
 def test_progress_names_the_run(tmp_path: Path, unmeasured: None) -> None:

@@ -108,7 +108,7 @@ def test_the_record_of_a_real_measurement(files: dict[str, Path]) -> None:
     (artifact,) = record["artifacts"]
     assert artifact["artifact"] == "net.onnx"
     assert artifact["format"] == "onnx"
-    assert set(artifact["latency"]) == {"onnxruntime-cpu", "onnxruntime-cuda"}
+    assert set(artifact["latency"]) == {"onnxruntime-cpu", "onnxruntime-cuda", "onnxruntime-tensorrt"}
     latency = artifact["latency"]["onnxruntime-cpu"]
     assert set(latency) == LATENCY_FIELDS
     assert latency["load_ms"] > 0

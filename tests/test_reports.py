@@ -145,7 +145,7 @@ def test_the_schema_in_the_documentation_is_the_code_s() -> None:
 def test_the_schema_accepts_records_and_refuses_damaged_ones() -> None:
     validator = Draft202012Validator(record_schema())
     assert list(validator.iter_errors(record())) == []
-    for damage in (_without_bytes, _with_a_word_for_a_time, _with_half_a_latency):
+    for damage in _DAMAGES:
         plain = record()
         damage(plain)
         assert list(validator.iter_errors(plain)), damage.__name__
@@ -163,7 +163,43 @@ def _with_half_a_latency(plain: dict[str, Any]) -> None:
     plain["artifacts"][1]["latency"]["onnxruntime-cpu"] = {"median_ms": 1.0}
 
 
-@pytest.mark.parametrize("damage", [_without_bytes, _with_a_word_for_a_time, _with_half_a_latency])
+def _without_conditions(plain: dict[str, Any]) -> None:
+    plain["environment"] = {}
+
+
+def _with_a_node_without_name(plain: dict[str, Any]) -> None:
+    plain["artifacts"][1]["latency"]["onnxruntime-cpu"]["layers"] = [{"ms": 1.0}]
+
+
+def _without_any_time(plain: dict[str, Any]) -> None:
+    plain["artifacts"][1]["latency"]["onnxruntime-cpu"]["median_ms"] = 0
+
+
+def _with_an_empty_file(plain: dict[str, Any]) -> None:
+    plain["artifacts"][1]["storage"]["bytes"] = 0
+
+
+_DAMAGES = (
+    _without_bytes,
+    _with_a_word_for_a_time,
+    _with_half_a_latency,
+    _without_conditions,
+    _with_a_node_without_name,
+    _without_any_time,
+    _with_an_empty_file,
+)
+
+
+def test_a_record_with_what_is_no_number_is_refused(tmp_path: Path) -> None:
+    plain = record()
+    plain["artifacts"][0]["accuracy"]["value"] = float("nan")
+    file = tmp_path / "record.json"
+    file.write_text(json.dumps(plain))
+    with pytest.raises(FileFormatError, match="it is not JSON"):
+        read_record(file)
+
+
+@pytest.mark.parametrize("damage", _DAMAGES)
 def test_a_damaged_record_is_refused_in_one_line(damage: Any, tmp_path: Path) -> None:
     plain = record()
     damage(plain)

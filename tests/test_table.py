@@ -248,3 +248,16 @@ def test_the_summary_is_one_table_with_the_median_of_each_artifact() -> None:
     assert row(text, "magnitude-90/packed").split()[-2:] == ["-", "-"]
     assert row(text, "magnitude-90/csr").split()[-2:] == ["1.23", "0.31x"]
     assert "* timed on torch-sparse-csr-cpu. [magnitude-90/csr]" in text
+
+
+def test_a_long_name_does_not_hide_the_verdict() -> None:
+    plain = record()
+    name = 90 * "long-"
+    plain["artifacts"][0]["artifact"] = name
+    plain["requirements"] = [
+        {"expression": "storage.size_ratio>=99", "artifact": name, "value": 10.157, "met": False, "reason": None}
+    ]
+    text = render(plain, width=80)
+    assert "NOT MET" in text
+    assert "10.16" in text
+    assert max(map(len, text.splitlines())) <= 80

@@ -49,7 +49,8 @@ class RecordBaseline:
         found = next((self._entries[name] for name in names if name in self._entries), None)
         if found is None:
             raise UsageError(
-                f"{self.path} holds no artifact '{subject.name}' to compare with; it holds {', '.join(self._entries)}."
+                f"{self.path} holds no artifact '{subject.name}' to compare with; it holds "
+                f"{', '.join(self._entries) or 'none'}."
             )
         if not {row.name for row in found.storage.tensors} & set(subject.artifact.names()):
             raise UsageError(

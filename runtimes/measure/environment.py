@@ -6,9 +6,10 @@ import os
 import platform
 from importlib import metadata
 from pathlib import Path
-from typing import Any
 
 import psutil
+
+from .record import Environment
 
 _DISTRIBUTIONS = ("sparsepack", "torch", "onnxruntime", "onnx", "numpy", "scipy")
 # Only the sets that decide how fast linear algebra runs, in the order in which they appeared.
@@ -39,7 +40,7 @@ def default_threads() -> int:
     return os.cpu_count() or 1
 
 
-def current_environment(threads: int) -> dict[str, Any]:
+def current_environment(threads: int) -> Environment:
     """Return the environment block of the record; what cannot be read is null, never a guess.
 
     Args:

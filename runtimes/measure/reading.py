@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,8 @@ def read_record(path: Path) -> dict[str, Any]:
     """
     try:
         plain = decoded_json(path.read_bytes())
+        # Python reads NaN and Infinity, which JSON has not and no number of a record is.
+        json.dumps(plain, allow_nan=False)
     except OSError as error:
         raise FileFormatError(f"cannot read {path}: {error.strerror or error}.") from error
     except (ValueError, RecursionError) as error:

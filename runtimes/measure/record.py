@@ -6,7 +6,7 @@ is null; the record holds no NaN and no infinity.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any, NotRequired, TypedDict
 
 import msgspec
 
@@ -15,6 +15,37 @@ SCHEMA = "sparsepack.measurement/1"
 RECORD = "measurement.json"
 # How the note begins that an artifact has nothing it could be compared with.
 NO_COMPARISON = "no comparison: "
+
+# Checked when a record is read back: nothing takes no bytes or no time, and a zero would be divided by.
+Bytes = Annotated[int, msgspec.Meta(gt=0)]
+Milliseconds = Annotated[float, msgspec.Meta(gt=0)]
+
+
+class Environment(TypedDict):
+    """The conditions of a measurement, see :mod:`.environment`; what every report shows is always there."""
+
+    cpu: str
+    threads: int
+    cores_usable: int
+    system: str
+    python: str
+    versions: dict[str, str | None]
+    cores_physical: NotRequired[int | None]
+    cores_logical: NotRequired[int | None]
+    affinity: NotRequired[list[int] | None]
+    instruction_sets: NotRequired[list[str]]
+    frequency_governor: NotRequired[str | None]
+    load_average: NotRequired[float | None]
+    memory_bytes: NotRequired[int]
+
+
+class LayerTime(TypedDict):
+    """One node of a graph: the operator, the median time, and its share of all nodes' time."""
+
+    name: str
+    operator: str
+    ms: float
+    share: float
 
 
 class TensorBytes(msgspec.Struct, frozen=True):
@@ -64,7 +95,7 @@ class Storage(msgspec.Struct, frozen=True):
         growth: bytes over baseline_bytes, less one: 0.02 is two per cent larger.
     """
 
-    bytes: int
+    bytes: Bytes
     overhead_bytes: Overhead
     dense_bytes: int
     zipped_dense_bytes: int
@@ -94,9 +125,9 @@ class BatchTiming(msgspec.Struct, frozen=True):
     """Times of single runs at one batch size, and the examples a second that the median amounts to."""
 
     batch: int
-    median_ms: float
-    p10_ms: float
-    p90_ms: float
+    median_ms: Milliseconds
+    p10_ms: Milliseconds
+    p90_ms: Milliseconds
     examples_per_second: float
 
 
@@ -126,9 +157,9 @@ class Latency(msgspec.Struct, frozen=True):
         self_check: where it was asked for, see :class:`SelfCheck`; likewise ``batches`` and ``throughput``.
     """
 
-    median_ms: float
-    p10_ms: float
-    p90_ms: float
+    median_ms: Milliseconds
+    p10_ms: Milliseconds
+    p90_ms: Milliseconds
     runs: int
     warmup: int
     threads: int
@@ -139,7 +170,7 @@ class Latency(msgspec.Struct, frozen=True):
     speedup_low: float | None = None
     speedup_high: float | None = None
     baseline_runtime: str | None = None
-    layers: list[dict[str, Any]] = []
+    layers: list[LayerTime] = []
     sparse_macs: float | None = None
     notes: list[str] = []
     self_check: SelfCheck | None = None
@@ -252,7 +283,7 @@ class Measurement(msgspec.Struct, frozen=True):
     """The whole record."""
 
     schema: str
-    environment: dict[str, Any]
+    environment: Environment
     artifacts: list[ArtifactRecord]
     requirements: list[RequirementResult] = []
 

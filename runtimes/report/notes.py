@@ -37,7 +37,10 @@ def _self_check(found: Mapping[str, Any]) -> str:
     text = f"against itself {found['ratio']:.3f}x ({low:.3f}-{high:.3f})"
     if low <= 1.0 <= high:
         return f"{text}, as it must be; differences below {100 * (high - low):.1f} % are noise here."
-    return f"{text}, which is not 1: something disturbs the machine in a pattern; measure again when it is quieter."
+    return (
+        f"{text}, which is not 1: something disturbs the machine in a pattern, or the time budget was too short to "
+        "load it more than once; measure again when it is quieter, or longer (--time-budget)."
+    )
 
 
 def _several(names: list[str]) -> str:

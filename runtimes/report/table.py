@@ -228,7 +228,7 @@ def _speedup(entry: Mapping[str, Any]) -> str:
 
 
 def _requirement_table(requirements: Iterable[Mapping[str, Any]]) -> Table:
-    table = _table("requirements", [("", "l"), ("requirement", "l"), ("artifact", "l"), ("measured", "f")])
+    table = _table("requirements", [("", "l"), ("requirement", "f"), ("artifact", "f"), ("measured", "f")])
     for entry in requirements:
         verdict = {True: "met", False: "NOT MET", None: "open"}[entry["met"]]
         style = {True: "green", False: "bold red", None: "yellow"}[entry["met"]]
