@@ -70,5 +70,5 @@ def analyze(
         for name, figure in drawn.items():
             write_bytes(figures / name, figure.encode())
     click.echo(to_json(record).rstrip() if as_json else analysis_text(record))
-    if drawn:
+    if figures is not None:
         click.echo(named_files(list(drawn), str(figures)), err=as_json)

@@ -270,3 +270,13 @@ def test_names_are_as_short_as_they_can_be() -> None:
     assert short_names([Path("a/x"), Path("b/y")]) == ["x", "y"]
     with pytest.raises(UsageError, match="given twice"):
         short_names([Path("a"), Path("./a")])
+
+
+def test_a_run_that_no_figure_can_be_drawn_of_says_so(analyze: Analyze, place: Path, tmp_path: Path) -> None:
+    run = tmp_path / "flat"
+    words = ["prune", "lenet-300-100", "--data", "none", "--method", "magnitude", "--sparsity", "0.9", "-o", str(run)]
+    assert cli.run([*words, "--epochs", "0"]) == 0
+    code, out, _ = analyze(str(run), "--figures", str(tmp_path / "figures"))
+    assert code == 0
+    assert "no figures" in out
+    assert not (tmp_path / "figures").exists()

@@ -183,5 +183,10 @@ def _number(value: float | None) -> str:
 
 
 def named_files(figures: Sequence[str], folder: str) -> str:
-    """Return one line about the figures that were written."""
+    """Return one line about the figures that were written, or why there are none."""
+    if not figures:
+        return (
+            f"no figures, so nothing is in {folder}: a single run has some only where its rounds were kept or it has "
+            "convolutions."
+        )
     return f"{len(figures)} figures in {folder}: {', '.join(figures)}"
