@@ -12,7 +12,7 @@ from tables_cells import ratio_cell
 from tables_chain import iterative_chain
 from tables_measure import latency_trust, prediction
 from tables_methods import comparison
-from tables_pai import pai_densities, pai_speed, training_flops
+from tables_pai import grasp_rounds, pai_densities, pai_speed, training_flops
 from tables_slimming import slim_cycle, slimming, slimming_cost, slimming_peer
 from tables_sparse import layer_curves, layer_grid, onnx_sparse, sparse_kernels, zoo_parity
 from tables_storage import big_model, lenet_storage, onnx_unpack, packed_storage, part_storage, resnet50_storage
@@ -160,6 +160,7 @@ SECTIONS: dict[str, tuple[str, Callable[[Figures], list[str]]]] = {
     "slimming_cost": ("Slimming: seconds and memory", slimming_cost),
     "slim_cycle": ("Slim, fine-tune, slim again", slim_cycle),
     "pai_densities": ("Layer densities at initialisation", pai_densities),
+    "grasp_rounds": ("GraSP in rounds", grasp_rounds),
     "training_flops": ("Training operations of ResNet-50", training_flops),
     "pai_speed": ("Scoring at initialisation", pai_speed),
     "one_shot": ("One-shot pruning without retraining", one_shot),

@@ -161,7 +161,7 @@ def _studies(figures: dict[str, Any]) -> list[str]:
             continue
         found = figures["studies"][name]
         lines += [
-            f"{title} those of l1-unstructured, Jaccard distance by round; two unrelated masks of the same density are "
+            f"{title} those of {found['from']}, Jaccard distance by round; two unrelated masks of the same density are "
             "about as far apart as the last column says:",
             "",
             "| layer | 1 | 2 | 5 | 10 | 20 | unrelated, 20 |",

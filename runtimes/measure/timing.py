@@ -23,6 +23,10 @@ from .statistics import Interval
 from .subject import Subject
 from .throughput import sweep, throughput
 
+_ONE_EPISODE = (
+    "the time budget let both sides be loaded only once, so the interval leaves out what another loading would change, "
+    "a few percent for small networks; a larger one (--time-budget) counts it."
+)
 _UNPAIRED = "the baseline is an earlier record, so nothing was paired and the interval is wide."
 
 
@@ -106,6 +110,8 @@ def _whole(runtime: str, subject: Subject, conditions: Conditions) -> Latency | 
             return _against_record(latency, conditions.baseline, subject, runtime)
         return latency
     pair = time_pair(load, opponent.load, budget=conditions.time_budget)
+    if pair.episodes == 1:
+        notes.append(_ONE_EPISODE)
     return _with_speedup(_latency(pair.subject, threads, len(inputs[0]), cold, notes), pair.speedup, opponent.runtime)
 
 
