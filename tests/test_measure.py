@@ -28,6 +28,7 @@ from sparsepack.runtimes.measure import environment as environment_module
 from sparsepack.runtimes.measure import measure, subject, timing
 from sparsepack.runtimes.measure.gates import verdict
 from sparsepack.runtimes.measure.inputs import varied
+from sparsepack.runtimes.measure.latency import time_pair
 from sparsepack.runtimes.measure.memory import Failure, Footprint
 from sparsepack.runtimes.onnx_session import OnnxRuntime
 from sparsepack.runtimes.report.json import to_json
@@ -158,8 +159,7 @@ def test_a_baseline_that_nothing_can_load_leaves_the_speedup_open(files: dict[st
 def test_a_speedup_of_one_episode_says_that_its_interval_lacks_what_loading_changes(
     files: dict[str, Path], no_child: None, monkeypatch: pytest.MonkeyPatch, episodes: int, said: bool
 ) -> None:
-    real = timing.time_pair
-    monkeypatch.setattr(timing, "time_pair", lambda *a, **k: replace(real(*a, **k), episodes=episodes))
+    monkeypatch.setattr(timing, "time_pair", lambda *a, **k: replace(time_pair(*a, **k), episodes=episodes))
     record = measured([files["onnx"]], baseline=files["onnx"], runtimes=["onnxruntime-cpu"])
     notes = record["artifacts"][0]["latency"]["onnxruntime-cpu"]["notes"]
     assert any("loaded only once" in note for note in notes) == said
@@ -495,4 +495,4 @@ def test_the_environment_reads_what_the_system_tells(tmp_path: Path, monkeypatch
     assert found["frequency_governor"] is None
     assert found["instruction_sets"] == []
     assert found["cpu"]
-    json.loads(to_json(found))
+    json.loads(to_json(dict(found)))
