@@ -21,6 +21,7 @@ from typing import Any
 
 import torch
 from record import arguments, write
+from tables_measure import SPARSITIES
 
 from sparsepack.compressor.pipeline import prune
 from sparsepack.compressor.recipe import single_run
@@ -89,7 +90,7 @@ def compared(name: str, sparsity: float, epochs: int) -> dict[str, Any]:
 
 def main() -> None:
     """Compare what the record lacks and write it after every network."""
-    given = arguments(__doc__, networks=",".join(ZOO), sparsities="0,0.5,0.9", epochs=10)
+    given = arguments(__doc__, networks=",".join(ZOO), sparsities=",".join(SPARSITIES), epochs=10)
     torch.set_num_threads(1)
     figures: dict[str, Any] = {}
     if given.json.exists():

@@ -9,7 +9,7 @@ store the distance from there profit as they will.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,7 +27,7 @@ from .measure.environment import default_threads
 if TYPE_CHECKING:
     from torch import nn
 
-    from ..compressor.settings import PruneRecipe
+    from ..compressor.settings import PruneRecipe, TrainSettings
     from ..models.dataset import Dataset
     from ..models.seeding.record import SeedRecord
     from ..models.source import ModelSource, TorchSource
@@ -57,11 +57,12 @@ def stand_in(recipe: PruneRecipe, run: Path) -> tuple[SparseCheckpoint, ModelSou
     assumptions = []
     seeds: Mapping[str, SeedRecord] = {}
     init = None
-    if data is None or not (recipe.train.epochs or (recipe.fine_tune is not None and recipe.fine_tune.epochs)):
+    trainings = [part for part in (recipe.train, recipe.fine_tune) if part is not None and part.epochs]
+    if data is None or not trainings:
         init = recipe.init
         assumptions.append("nothing is trained: the weights are those that the network begins with.")
     elif recipe.init is not None or not source.brings_weights:
-        source, seeds, assumption = _trained(recipe, source, data, run.with_name("probe"))
+        source, seeds, assumption = _trained(recipe, trainings, source, data, run.with_name("probe"))
         assumptions.append(assumption)
     if method.mask_from is None and method.paradigm == "baseline":
         rehearsed = single_run(None, recipe.model, data="none", method="dense")
@@ -90,23 +91,22 @@ def _drawn_by(checkpoint: SparseCheckpoint, seeds: Mapping[str, SeedRecord]) -> 
 
 
 def _trained(
-    recipe: PruneRecipe, source: TorchSource, data: Dataset, run: Path
+    recipe: PruneRecipe, trainings: Sequence[TrainSettings], source: TorchSource, data: Dataset, run: Path
 ) -> tuple[TorchSource, dict[str, SeedRecord], str]:
     """Return the source with weights as the training might leave them, what drew them at first, and the assumption.
 
     Rates mostly fall to nothing, so half as many passes at the full rate stand for a training. After ``PASSES`` of them
-    a weight's distance from its beginning is taken to grow as the fourth root of the passes, which lies
-    between that of a random walk and none; what is added is a Laplace part: most weights move little and a few move
-    far, and those are kept.
+    a weight's distance from its beginning is taken to grow as the fourth root of the passes, which lies between that of
+    a random walk and none; what is added is a Laplace part: most weights move little and a few move far, and those are
+    kept.
     """
     import torch
 
     from ..models.prunable import prunable_tensors
     from ..models.tensors import to_torch
 
-    parts = [recipe.train] if recipe.fine_tune is None else [recipe.train, recipe.fine_tune]
-    settings = next(part for part in parts if part.epochs)
-    epochs = sum(part.epochs * part.learning_rate for part in parts) / settings.learning_rate
+    settings = trainings[0]
+    epochs = sum(part.epochs * part.learning_rate for part in trainings) / settings.learning_rate
     some, at_full_rate = _some(source, data, epochs)
     passes = min(PASSES, math.ceil(at_full_rate))
     rest = math.sqrt(max(0.0, math.sqrt(at_full_rate / passes) - 1))
@@ -122,7 +122,8 @@ def _trained(
     )
     dense = single_run(None, recipe.model, data=recipe.data, method="dense")
     dense = msgspec.structs.replace(dense, seed=recipe.seed, init=recipe.init, threads=recipe.threads, train=short)
-    drawn = prune(msgspec.structs.replace(dense, train=msgspec.structs.replace(short, epochs=0)), run, source=source)
+    untrained = msgspec.structs.replace(dense, train=msgspec.structs.replace(short, epochs=0))
+    drawn = prune(untrained, run, source=source, data=some)
     assumption = (
         f"trained weights are taken to be what at most {PASSES} passes over at most {EXAMPLES:,} examples leave, and "
         f"for a longer training a Laplace part of at most {_LATER} times their spread."

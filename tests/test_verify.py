@@ -54,6 +54,15 @@ def checkpoint_of(source: TorchSource, sign: float = 1.0) -> SparseCheckpoint:
     return SparseCheckpoint(metadata, tensors)
 
 
+def factory(folder: Path, code: str) -> tuple[str, TorchSource]:
+    """Write a file whose ``build`` makes a network; return what a user would type for it, and the network."""
+    (folder / "net.py").write_text(code)
+    text = f"{folder / 'net.py'}:build"
+    source = load_source(text, allow_import=True)
+    assert isinstance(source, TorchSource)
+    return text, source
+
+
 @pytest.fixture(scope="module")
 def source() -> TorchSource:
     found = load_source("lenet-300-100", options={"input_shape": [1, 8, 8], "classes": 10})
@@ -189,7 +198,8 @@ def test_not_a_number_stays_one_when_values_are_rounded(source: TorchSource, tmp
 
 
 def test_a_graph_needs_no_tensor_that_its_outputs_do_not_depend_on(tmp_path: Path) -> None:
-    (tmp_path / "net.py").write_text(
+    text, source = factory(
+        tmp_path,
         "import torch\n"
         "from torch import nn\n"
         "class Net(nn.Module):\n"
@@ -202,11 +212,8 @@ def test_a_graph_needs_no_tensor_that_its_outputs_do_not_depend_on(tmp_path: Pat
         "    def forward(self, x):\n"
         "        return self.fc(x) + self.table.exp()\n"
         "def build():\n"
-        "    return Net(), (torch.zeros(1, 6),)\n"
+        "    return Net(), (torch.zeros(1, 6),)\n",
     )
-    text = f"{tmp_path / 'net.py'}:build"
-    source = load_source(text, allow_import=True)
-    assert isinstance(source, TorchSource)
     checkpoint = checkpoint_of(source)
     checkpoint.save(tmp_path / "c.safetensors")
     for name in ("onnx", "onnx-unpack"):
@@ -218,15 +225,13 @@ def test_a_graph_needs_no_tensor_that_its_outputs_do_not_depend_on(tmp_path: Pat
 
 
 def test_a_factory_needs_its_model_for_parity(tmp_path: Path) -> None:
-    (tmp_path / "net.py").write_text(
+    text, source = factory(
+        tmp_path,
         "import torch\n"
         "from torch import nn\n"
         "def build():\n"
-        "    return nn.Sequential(nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 3)), (torch.zeros(1, 6),)\n"
+        "    return nn.Sequential(nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 3)), (torch.zeros(1, 6),)\n",
     )
-    text = f"{tmp_path / 'net.py'}:build"
-    source = load_source(text, allow_import=True)
-    assert isinstance(source, TorchSource)
     path = tmp_path / "a.onnx"
     export(checkpoint_of(source), "onnx", path, source=source)
     (finding,) = [finding for finding in verify(path) if not finding.ok]
