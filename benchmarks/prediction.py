@@ -3,8 +3,8 @@
 Networks for small images are trained on the embedded digits, dense, then pruned by global magnitude and fine-tuned for
 an epoch. The others would take too long for that or, like Conv-6, do not learn from so few images: they are pruned as
 they begin, kaiming-normal, which a prediction knows; theirs are a check of everything but the training. Latency is that
-of the ``onnx`` artifact in ONNX Runtime, one thread, predicted before and measured after, both times in several windows
-of which the fastest counts. A network that the record holds already is not measured again.
+of the ``onnx`` artifact in ONNX Runtime, one thread, predicted before and measured after, both times what the machine
+can do undisturbed. A network that the record holds already is not measured again.
 
     python benchmarks/prediction.py [--networks lenet-5-caffe,resnet-20] [--sparsities 0,0.5,0.9] [--epochs 10]
 
