@@ -113,12 +113,18 @@ def open_session(path: Path, runtime: str, providers: tuple[str, ...], options: 
 
     Raises:
         FileFormatError: it cannot load the file.
-        RuntimeUnavailableError: it loads it, but not on the first provider.
+        RuntimeUnavailableError: it loads it, but not on the first provider; or has no kernel for one of its nodes.
     """
     import onnxruntime
+    from onnxruntime.capi.onnxruntime_pybind11_state import NotImplemented as NoKernel
 
     try:
         session = onnxruntime.InferenceSession(str(path), options, providers=list(providers))
+    except NoKernel as error:
+        raise RuntimeUnavailableError(
+            f"{path}: {runtime} lacks a kernel that the graph needs ({_first_line(error)}); run it on another runtime, "
+            "or export a network that computes in float32."
+        ) from error
     except session_errors() as error:
         raise FileFormatError(f"{path}: ONNX Runtime cannot load it: {_first_line(error)}.") from error
     if session.get_providers()[0] != providers[0]:

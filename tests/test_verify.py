@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import msgspec
@@ -238,6 +239,31 @@ def test_a_factory_needs_its_model_for_parity(tmp_path: Path) -> None:
     assert finding.check == "parity"
     assert "--model" in finding.detail
     assert bad(verify(path, model=text)) == []
+
+
+@pytest.mark.parametrize(
+    ("dtype", "expected"),
+    [
+        ("float16", r"largest difference \d\.\de-0[1-4] .*; it computes in float16, so no bound holds\."),
+        # ONNX Runtime multiplies no bfloat16 matrices on a CPU; that says nothing against the file.
+        ("bfloat16", r"not run: onnxruntime-cpu lacks a kernel .* \(.*\); run it on another runtime, or .* float32\."),
+    ],
+)
+def test_a_network_that_computes_in_short_floats_is_held_to_no_bound(tmp_path: Path, dtype: str, expected: str) -> None:
+    text, source = factory(
+        tmp_path,
+        "import torch\n"
+        "from torch import nn\n"
+        "def build():\n"
+        "    net = nn.Sequential(nn.Linear(6, 50), nn.ReLU(), nn.Linear(50, 50), nn.ReLU(), nn.Linear(50, 3))\n"
+        f"    return net.to(torch.{dtype}), (torch.zeros(1, 6, dtype=torch.{dtype}),)\n",
+    )
+    path = tmp_path / "a.onnx"
+    export(checkpoint_of(source), "onnx", path, source=source)
+    findings = verify(path, model=text)
+    assert bad(findings) == []
+    assert findings[-1].check == "parity"
+    assert re.fullmatch(expected, findings[-1].detail)
 
 
 def test_a_pruned_onnx_file_is_compared_tensor_by_tensor(tmp_path: Path) -> None:
