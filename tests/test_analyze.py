@@ -15,6 +15,7 @@ from sparsepack import cli
 from sparsepack.compressor.analysis.runs import short_names
 from sparsepack.compressor.training.tape import Tape
 from sparsepack.errors import UsageError
+from sparsepack.runtimes.report.analysis_figures import by_file
 
 TRAIN = "{epochs: 1, batch_size: 16, learning_rate: 0.05, momentum: 0.0, weight_decay: 0.0, rate_schedule: constant}"
 RECIPE = """version: 1
@@ -195,6 +196,16 @@ def test_sensitivity_grows_from_nothing(analyze: Analyze) -> None:
     assert [row["sparsity"] for row in found["fc1.weight"]] == [0.5, 0.8, 0.9, 0.95]
     changes = [abs(row["loss"] - found[""][0]["loss"]) for row in found["fc2.weight"]]
     assert 0 < changes[0] < changes[-1]
+
+
+def test_figures_of_names_that_only_differ_in_other_letters_do_not_overwrite_each_other() -> None:
+    figures = {"evolution-größe-fc": "1", "evolution-grüße-fc": "2", "evolution-gr-e-fc-2": "3", "masks": "4"}
+    assert by_file(figures) == {
+        "evolution-gr-e-fc.svg": "1",
+        "evolution-gr-e-fc-2.svg": "2",
+        "evolution-gr-e-fc-2-2.svg": "3",
+        "masks.svg": "4",
+    }
 
 
 def test_tables_and_figures(analyze: Analyze, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from itertools import chain, count
 from typing import Any
 
 import numpy as np
@@ -35,7 +36,17 @@ def analysis_figures(record: Mapping[str, Any], runs: Sequence[History]) -> dict
     figures = {**_accuracy(record), **_jaccard(record), **_maps(record), **_masks(record, runs)}
     for run in runs:
         figures |= _evolution(run)
-    return {f"{_slug(name)}.svg": standalone(figure) for name, figure in figures.items()}
+    return by_file({name: standalone(figure) for name, figure in figures.items()})
+
+
+def by_file(figures: Mapping[str, str]) -> dict[str, str]:
+    """Return figures by file name; names that differ in what a file name leaves out are told apart by a number."""
+    files: dict[str, str] = {}
+    for name, figure in figures.items():
+        slug = _slug(name)
+        numbered = (f"{slug}-{number}.svg" for number in count(2))
+        files[next(file for file in chain([f"{slug}.svg"], numbered) if file not in files)] = figure
+    return files
 
 
 def _accuracy(record: Mapping[str, Any]) -> dict[str, str]:
