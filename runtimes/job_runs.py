@@ -45,8 +45,8 @@ class JobProgress(Progress, Protocol):
     def run(self, name: str) -> Progress:
         """Return what the run of that name reports to."""
 
-    def done(self, name: str) -> None:
-        """Tell that a run is finished."""
+    def done(self, name: str, *, failed: bool = False) -> None:
+        """Tell that a run is finished, or that it failed."""
 
 
 class Named:
@@ -84,8 +84,10 @@ class Task:
     shared: Path
 
 
-def carry_out(recipe: Recipe, out: Path, products: Sequence[Product], progress: Progress, jobs: int) -> dict[str, Any]:
-    """Prune and export every run, or what is left of it.
+def carry_out(
+    recipe: Recipe, out: Path, products: Sequence[Product], progress: Progress, jobs: int
+) -> tuple[dict[str, Any], dict[str, SparsepackError]]:
+    """Prune and export every run, or what is left of it; a run that fails keeps no other from being carried out.
 
     Args:
         recipe: the job.
@@ -95,10 +97,10 @@ def carry_out(recipe: Recipe, out: Path, products: Sequence[Product], progress: 
         jobs: how many at once.
 
     Returns:
-        By run, in the recipe's order, what the manifest says of it.
+        By run, in the recipe's order, what the manifest says of it; and likewise the errors of those that failed.
 
     Raises:
-        SparsepackError: of the first run that failed, which it names; all others are carried out before.
+        SparsepackError: every run failed, the first with this error; or one's process was killed.
     """
     tasks = [
         Task(
@@ -116,12 +118,12 @@ def carry_out(recipe: Recipe, out: Path, products: Sequence[Product], progress: 
                 found[task.name] = _finish(task, _of(progress, task.name))
             except SparsepackError as error:
                 failed[task.name] = error
-                continue
             if isinstance(progress, JobProgress):
-                progress.done(task.name)
-    if failed:
-        raise _failure({task.name: failed[task.name] for task in tasks if task.name in failed})
-    return {task.name: found[task.name] for task in tasks}
+                progress.done(task.name, failed=task.name in failed)
+    failed = {task.name: failed[task.name] for task in tasks if task.name in failed}
+    if failed and not found:
+        raise _failure(failed)
+    return {task.name: found[task.name] for task in tasks if task.name in found}, failed
 
 
 def _failure(failed: Mapping[str, SparsepackError]) -> SparsepackError:
@@ -182,7 +184,6 @@ def _at_once(
                     found[name] = future.result()
                 except SparsepackError as error:
                     failed[name] = error
-                    continue
                 except BrokenProcessPool as error:
                     # Every run that was not finished ends so; the system says of none that it was the one.
                     raise SparsepackError(
@@ -190,7 +191,7 @@ def _at_once(
                         "fewer --jobs goes on where it stopped."
                     ) from error
                 if isinstance(progress, JobProgress):
-                    progress.done(name)
+                    progress.done(name, failed=name in failed)
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
             queue.put(None)

@@ -165,9 +165,10 @@ def test_the_verdict() -> None:
     missing = parse("training.training_flops>=0")
 
     def passes(*requirements: Any, allow: bool = False) -> bool:
-        return verdict({"requirements": to_plain(judge_all(requirements, [artifact()]))}, allow)
+        return verdict({"requirements": to_plain(judge_all(requirements, [artifact()])), "failed": []}, allow)
 
-    assert verdict({"requirements": []})
+    assert verdict({"requirements": [], "failed": []})
+    assert not verdict({"requirements": [], "failed": [{"run": "a", "error": "it diverged."}]}, True)
     assert passes(met)
     assert not passes(met, failed)
     assert not passes(met, open_)

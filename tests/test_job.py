@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,9 +20,9 @@ from records import record as complete_record
 
 from sparsepack import files
 from sparsepack.compressor.checkpoint import SparseCheckpoint
-from sparsepack.compressor.recipe import load_recipe
+from sparsepack.compressor.pipeline import prune
+from sparsepack.compressor.recipe import PruneRecipe, load_recipe
 from sparsepack.errors import (
-    FileFormatError,
     OutputExistsError,
     RecipeError,
     SparsepackError,
@@ -29,10 +30,11 @@ from sparsepack.errors import (
     UnknownNameError,
     UsageError,
 )
-from sparsepack.exporters import open_artifact
+from sparsepack.exporters import open_artifact, packed
 from sparsepack.runtimes import job, job_runs
 from sparsepack.runtimes.job_plan import baseline_of, plan_products, plan_requirements
 from sparsepack.runtimes.measure.gates import verdict
+from sparsepack.runtimes.measure.reading import read_record
 
 
 @pytest.fixture(autouse=True)
@@ -178,7 +180,9 @@ def killed_at(write: int, moment: str, monkeypatch: pytest.MonkeyPatch) -> Itera
             raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr(files, "atomic_path", deadly)
+        # By either name: a module that was imported before holds the function itself.
+        for module in (files, packed):
+            patch.setattr(module, "atomic_path", deadly)
         yield written
 
 
@@ -248,8 +252,10 @@ def test_a_changed_checkpoint_is_refused_and_force_begins_anew(tmp_path: Path, u
     expected = results(tmp_path / "out")
     victim = tmp_path / "out" / "pruned" / "checkpoint.safetensors"
     victim.write_bytes(victim.read_bytes()[:-1])
-    with pytest.raises(FileFormatError, match="give --force"):
-        job.run(recipe, tmp_path / "out")
+    record = job.run(recipe, tmp_path / "out")
+    assert [entry["run"] for entry in record["failed"]] == ["pruned"]
+    assert "give --force" in record["failed"][0]["error"]
+    assert [entry["artifact"] for entry in record["artifacts"]] == ["dense/csr"]
     job.run(recipe, tmp_path / "out", force=True)
     assert results(tmp_path / "out") == expected
 
@@ -376,13 +382,105 @@ def test_a_damaged_record_is_measured_anew(tmp_path: Path, unmeasured: None, dam
     assert job.run(recipe, tmp_path / "out") == first
 
 
+DIVERGING: dict[str, Any] = {"method": "dense", "train": {"learning_rate": 1e30}, "export": [{"format": "csr"}]}
+
+
 @pytest.mark.parametrize("jobs", [1, 2])
-def test_a_run_that_fails_is_named_and_the_others_are_carried_out(tmp_path: Path, unmeasured: None, jobs: int) -> None:
-    bad = {"method": "dense", "train": {"learning_rate": 1e30}, "export": [{"format": "csr"}]}
-    runs = [{**bad, "name": "first"}, {**bad, "name": "second"}, recipe_data()["runs"][0]]
+def test_a_run_that_fails_costs_its_own_artifacts(tmp_path: Path, unmeasured: None, jobs: int) -> None:
+    runs = [{**DIVERGING, "name": "first"}, {**DIVERGING, "name": "second"}, recipe_data()["runs"][0]]
+    data = recipe_data(runs=runs)
+    data["measure"]["require"] = ["storage.size_ratio>=2"]
+    record = job.run(load_recipe(data), tmp_path / "out", jobs=jobs)
+    assert [entry["artifact"] for entry in record["artifacts"]] == ["dense/csr"]
+    assert [entry["run"] for entry in record["failed"]] == ["first", "second"]
+    assert all(entry["error"].startswith("the loss ") for entry in record["failed"])
+    judged = [(entry["artifact"], entry["met"], entry["reason"]) for entry in record["requirements"]]
+    assert judged == [
+        ("first/csr", None, "the run 'first' failed"),
+        ("second/csr", None, "the run 'second' failed"),
+        ("dense/csr", True, None),
+    ]
+    assert not verdict(record, allow_inconclusive=True)
+    data["measure"].pop("require")
+    record = job.run(load_recipe(data), tmp_path / "out", jobs=jobs)
+    assert not record["requirements"]
+    assert not verdict(record)
+    assert read_record(tmp_path / "out" / "measurement.json") == record
+    assert list(json.loads((tmp_path / "out" / "manifest.json").read_text())["runs"]) == ["dense"]
+
+
+def test_a_job_whose_runs_all_fail_fails(tmp_path: Path, unmeasured: None) -> None:
+    runs = [{**DIVERGING, "name": "first"}, {**DIVERGING, "name": "second"}]
     with pytest.raises(TrainingDivergedError, match=r"^run 'first': the loss .* Failed as well: second\.$"):
-        job.run(load_recipe(recipe_data(runs=runs)), tmp_path / "out", jobs=jobs)
-    assert (tmp_path / "out" / "dense" / "csr.safetensors").exists()
+        job.run(load_recipe(recipe_data(runs=runs)), tmp_path / "out")
+
+
+def test_without_the_baselines_run_the_others_are_measured_without_comparing(tmp_path: Path, unmeasured: None) -> None:
+    baseline = {**DIVERGING, "name": "yardstick", "export": [{"format": "onnx"}]}
+    data = recipe_data(runs=[baseline, recipe_data()["runs"][0]])
+    data["measure"] |= {"baseline": "yardstick", "require": ["speedup>=1"]}
+    record = job.run(load_recipe(data), tmp_path / "out")
+    (artifact,) = record["artifacts"]
+    assert artifact["notes"][-1] == "no comparison: the baseline's run 'yardstick' failed."
+
+
+def count_trained(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Return the list that the names of runs go into whose folder was not finished when they began."""
+    trained: list[str] = []
+
+    def counting(recipe: PruneRecipe, folder: Path, **options: Any) -> SparseCheckpoint:
+        if not (folder / "checkpoint.safetensors").exists():
+            trained.append(folder.name)
+        return prune(recipe, folder, **options)
+
+    monkeypatch.setattr(job_runs, "prune", counting)
+    return trained
+
+
+def test_a_recipe_with_other_runs_keeps_those_that_it_shares(
+    tmp_path: Path, unmeasured: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained = count_trained(monkeypatch)
+    dense, pruned = recipe_data()["runs"]
+    first = {**DIVERGING, "name": "first"}
+    out = tmp_path / "out"
+    job.run(load_recipe(recipe_data(runs=[first, dense])), out)
+    assert trained == ["first", "dense"]
+    # What failed may get a new name, others may come, an artifact may be written in another format.
+    mended = {**first, "name": "mended", "train": {"learning_rate": 0.05}}
+    changed = recipe_data(runs=[mended, {**dense, "export": [{"format": "packed"}]}, pruned])
+    record = job.run(load_recipe(changed), out)
+    assert trained == ["first", "dense", "mended", "pruned"]
+    names = ["mended/csr", "dense/packed", "pruned/packed", "pruned/packed-fp16", "pruned/csr"]
+    assert [entry["artifact"] for entry in record["artifacts"]] == names
+    assert record["failed"] == []
+    # The same as what the recipe would have come to alone.
+    job.run(load_recipe(changed), tmp_path / "alone")
+    alone = results(tmp_path / "alone")
+    assert alone.items() <= results(out).items()
+    # A run that goes leaves its folder, and the record.
+    fewer = job.run(load_recipe(recipe_data(runs=[pruned])), out)
+    assert [entry["artifact"] for entry in fewer["artifacts"]] == names[2:]
+    assert (out / "dense" / "checkpoint.safetensors").exists()
+    assert leftovers(out) == []
+
+
+def test_a_finished_run_with_other_settings_is_refused_by_name(tmp_path: Path, unmeasured: None) -> None:
+    out = tmp_path / "out"
+    data = recipe_data()
+    job.run(load_recipe(data), out)
+    before = results(out)
+    data["runs"][1]["sparsity"] = 0.8
+    with pytest.raises(OutputExistsError, match="runs with other settings under these names: pruned; give them other"):
+        job.run(load_recipe(data), out)
+    assert results(out) == before
+    shutil.rmtree(out / "pruned")
+    job.run(load_recipe(data), out)
+    job.run(load_recipe(data), tmp_path / "alone")
+    assert results(out) == results(tmp_path / "alone")
+    renamed = [{**run, "name": f"{run['name']}-again"} for run in recipe_data()["runs"]]
+    with pytest.raises(OutputExistsError, match="holds the job of another recipe"):
+        job.run(load_recipe(recipe_data(runs=renamed)), out)
 
 
 def test_a_process_that_was_killed_is_told_in_a_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -28,6 +28,7 @@ from sparsepack.runtimes.report.page import html_page
 from sparsepack.runtimes.report.schema import record_schema, schema_text
 from sparsepack.runtimes.report.seeds import Mean, mean, over_seeds
 from sparsepack.runtimes.report.story import RunStory, levels, run_story
+from sparsepack.runtimes.report.table import render
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -122,6 +123,20 @@ def test_junit_counts_as_the_exit_code_does(allow: bool, failures: int, skipped:
 def test_junit_without_requirements_says_what_was_measured() -> None:
     suite = ElementTree.fromstring(to_junit({**record(), "requirements": []}))[0]
     assert [case.attrib["classname"] for case in suite] == ["small/packed", "fast/onnx", "poor/onnx"]
+
+
+def test_a_run_that_failed_stands_first_in_every_report_for_people() -> None:
+    plain = record()
+    plain["failed"] = [{"run": "wild|", "error": f"the loss is not finite at {HOSTILE}."}]
+    line = f"The run 'wild|' failed: the loss is not finite at {HOSTILE}."
+    assert headlines(plain)[0] == line
+    assert line in "".join(Reader(html_page(plain, title="t")).words)
+    assert "- The run 'wild\\|' failed: the loss" in to_markdown(plain, "t").splitlines()[2]
+    assert "The run 'wild|' failed: the loss is not finite" in render(plain)
+    suite = ElementTree.fromstring(to_junit(plain))[0]
+    assert (suite.attrib["tests"], suite.attrib["failures"], suite.attrib["errors"]) == ("4", "2", "1")
+    (error,) = suite.findall("testcase/error")
+    assert error.attrib["message"] == plain["failed"][0]["error"]
 
 
 def test_csv_keeps_every_digit() -> None:

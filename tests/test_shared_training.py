@@ -14,6 +14,7 @@ from sparsepack.compressor.recipe import load_recipe
 from sparsepack.compressor.run_folder import read_log
 from sparsepack.compressor.settings import PruneRecipe
 from sparsepack.runtimes import job
+from sparsepack.runtimes.job_folder import resolved_text
 from sparsepack.runtimes.job_runs import _spread  # how work is spread decides no result, so nothing public shows it
 
 
@@ -128,13 +129,14 @@ def test_the_first_of_each_training_come_first(tmp_path: Path) -> None:
 
 
 def test_a_failing_run_is_told_and_the_others_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from sparsepack.errors import SparsepackError
 
     monkeypatch.setenv("SPARSEPACK_CACHE", str(tmp_path / "cache"))
     recipe = load_recipe(recipe_of_four(grid=[{"method": "snip", "sparsity": [0.8, 0.9], "train": {"epochs": 0}}]))
     (tmp_path / "out" / "0.9").mkdir(parents=True)
     (tmp_path / "out" / "0.9" / "checkpoint.safetensors").write_text("somebody's")
-    (tmp_path / "out" / "recipe.yaml").write_text(job.resolved_text(recipe, tmp_path / "out"))
-    with pytest.raises(SparsepackError, match="holds a checkpoint but no manifest"):
-        job.run(recipe, tmp_path / "out", jobs=2)
+    (tmp_path / "out" / "recipe.yaml").write_text(resolved_text(recipe, tmp_path / "out"))
+    record = job.run(recipe, tmp_path / "out", jobs=2)
+    (failed,) = record["failed"]
+    assert failed["run"] == "0.9"
+    assert "holds a checkpoint but no manifest" in failed["error"]
     assert (tmp_path / "out" / "0.8" / "checkpoint.safetensors").exists()

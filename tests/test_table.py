@@ -81,6 +81,7 @@ def record() -> dict[str, Any]:
                 "notes": ["no accuracy: [brackets] are text, not markup."],
             },
         ],
+        "failed": [],
         "requirements": [
             {
                 "expression": "storage.size_ratio>=8",

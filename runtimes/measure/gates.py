@@ -211,12 +211,12 @@ def judge_all(requirements: Sequence[Requirement], artifacts: Sequence[Mapping[s
 
 
 def verdict(record: Mapping[str, Any], allow_inconclusive: bool = False) -> bool:
-    """Return whether every requirement of a record (plain data) is met.
+    """Return whether every run of a record (plain data) gave its artifacts and every requirement is met.
 
     A requirement whose value was measured but lies within the noise passes only with ``allow_inconclusive``; one whose
     value is missing never passes.
     """
-    return all(
+    return not record["failed"] and all(
         entry["met"] is True or (allow_inconclusive and entry["met"] is None and entry["value"] is not None)
         for entry in record["requirements"]
     )

@@ -279,6 +279,13 @@ class RequirementResult(msgspec.Struct, frozen=True):
     reason: str | None = None
 
 
+class FailedRun(msgspec.Struct, frozen=True):
+    """A run of a job that gave no artifacts, and its error; requirements on those artifacts are open."""
+
+    run: str
+    error: str
+
+
 class Measurement(msgspec.Struct, frozen=True):
     """The whole record."""
 
@@ -286,6 +293,7 @@ class Measurement(msgspec.Struct, frozen=True):
     environment: Environment
     artifacts: list[ArtifactRecord]
     requirements: list[RequirementResult] = []
+    failed: list[FailedRun] = []
 
 
 def to_plain(record: Any) -> Any:

@@ -16,9 +16,9 @@ POINTS = 1.0
 
 
 def headlines(record: Mapping[str, Any]) -> list[str]:
-    """Return the first sentences: requirements, smallest, fastest, then a line per network that runs sparse."""
+    """Return the first sentences: what failed, requirements, smallest, fastest, then each network that runs sparse."""
     artifacts = record["artifacts"]
-    sentences: list[str | None] = []
+    sentences: list[str | None] = [*failure_lines(record)]
     if record["requirements"]:
         sentences.append(requirements_sentence(record["requirements"]))
     if len(artifacts) > 1:
@@ -30,6 +30,11 @@ def headlines(record: Mapping[str, Any]) -> list[str]:
     if worse:
         sentences.append(f"Worse than the earlier record: {', '.join(worse)}; the regressions are listed below.")
     return [sentence for sentence in sentences if sentence is not None] + verdicts(artifacts)
+
+
+def failure_lines(record: Mapping[str, Any]) -> list[str]:
+    """Return a sentence for every run that failed."""
+    return [f"The run '{entry['run']}' failed: {entry['error']}" for entry in record["failed"]]
 
 
 def regression_lines(artifacts: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -46,6 +46,7 @@ class JobTable:
     Attributes:
         lines: the runs under way.
         finished: how many are done.
+        failed: names of those that failed.
         stage_title: what the job as a whole is doing, once its runs are done.
     """
 
@@ -53,6 +54,7 @@ class JobTable:
         self.runs = list(runs)
         self.lines: dict[str, _Line] = {}
         self.finished = 0
+        self.failed: list[str] = []
         self.stage_title = ""
         self._live: Any = None
 
@@ -60,10 +62,13 @@ class JobTable:
         """Return what the run of that name reports to."""
         return RunProgress(self, name)
 
-    def done(self, name: str) -> None:
-        """Tell that a run is finished."""
+    def done(self, name: str, *, failed: bool = False) -> None:
+        """Tell that a run is finished, or that it failed."""
         self.lines.pop(name, None)
-        self.finished += 1
+        if failed:
+            self.failed.append(name)
+        else:
+            self.finished += 1
         self.refresh()
 
     def stage(self, title: str, total: int | None = None) -> None:
@@ -87,7 +92,8 @@ class JobTable:
             counted = f"{line.steps}/{line.total}" if line.total else ""
             bar = ProgressBar(total=line.total or 1, completed=line.steps, width=30) if line.total else ""
             table.add_row(name, line.stage, counted, bar)
-        table.add_row(f"{self.finished} of {len(self.runs)} runs done", self.stage_title)
+        without = f", failed: {', '.join(self.failed)}" if self.failed else ""
+        table.add_row(f"{self.finished} of {len(self.runs)} runs done{without}", self.stage_title)
         return table
 
     def refresh(self) -> None:

@@ -12,6 +12,8 @@ _SUITE = "sparsepack"
 def to_junit(record: Mapping[str, Any], *, allow_inconclusive: bool = False) -> str:
     """Return the requirements as a JUnit file; without any, one passed case per artifact says that it was measured.
 
+    A run that failed is a case in error.
+
     A requirement that is open fails as it does for the exit code: always where nothing was measured, and within the
     noise unless ``allow_inconclusive``, when it is skipped.
 
@@ -35,7 +37,11 @@ def to_junit(record: Mapping[str, Any], *, allow_inconclusive: bool = False) -> 
     if not requirements:
         for artifact in record["artifacts"]:
             ElementTree.SubElement(suite, "testcase", classname=artifact["artifact"], name="measured")
+    for entry in record["failed"]:
+        case = ElementTree.SubElement(suite, "testcase", classname=entry["run"], name="run")
+        ElementTree.SubElement(case, "error", message=entry["error"])
     suite.set("tests", str(len(suite)))
+    suite.set("errors", str(len(record["failed"])))
     suite.set("failures", str(counts["failure"]))
     suite.set("skipped", str(counts["skipped"]))
     root = ElementTree.Element("testsuites")

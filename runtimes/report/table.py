@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from .headline import regression_lines
+from .headline import failure_lines, regression_lines
 from .notes import notes
 from .units import digits, human_bytes, percent, ratio, speedup
 from .verdict import verdicts
@@ -51,6 +51,7 @@ def render(
     parts += [Text(f"* {line}") for line in notes(artifacts)]
     parts += [Text(f"worse: {line}") for line in regression_lines(artifacts)]
     parts += [Text(line) for line in verdicts(artifacts)]
+    parts += [Text(line) for line in failure_lines(record)]
     if record["requirements"]:
         parts.append(_requirement_table(record["requirements"]))
     return _text(parts, width, colour)
