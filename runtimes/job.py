@@ -64,8 +64,7 @@ def run(
     for name in recipe.measure.runtimes or []:
         find_runtime(name)
     with RunFolder(out).lock():
-        if claim(recipe, out, force):
-            (out / RECORD).unlink(missing_ok=True)
+        claim(recipe, out, force)
         entries, failed = carry_out(recipe, out, products, watcher, jobs)
         if not failed:
             shutil.rmtree(out / SHARED, ignore_errors=True)

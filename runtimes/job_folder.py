@@ -31,32 +31,30 @@ def resolved_text(recipe: Recipe, out: Path) -> str:
     return to_yaml({**shared, "seed": recipe.seed, "runs": runs, "measure": msgspec.to_builtins(recipe.measure)})
 
 
-def claim(recipe: Recipe, out: Path, force: bool) -> bool:
+def claim(recipe: Recipe, out: Path, force: bool) -> None:
     """Make the folder this job's, or refuse it; remove what a killed process left half-written.
 
-    A recipe with some other runs, or other exports of a run, goes on with what it shares.
+    A recipe with some other runs, or other exports of a run, goes on with what it shares; one that measures otherwise
+    does away with the record.
 
     Args:
         recipe: the job.
         out: its folder, locked.
         force: begin anew over whatever it holds.
 
-    Returns:
-        whether the recipe measures otherwise than the one before, so that what was measured no longer counts.
-
     Raises:
         OutputExistsError: it holds another job, runs of these names with other settings, or files of another kind.
     """
     text = resolved_text(recipe, out).encode()
     known = out / RECIPE
-    measures_otherwise = False
     if not force:
         # Hidden files are the lock and what a kill left of an atomic write; a prediction may come before its job.
         foreign = (path for path in out.iterdir() if not path.name.startswith(".") and path.name != PREDICTION)
         if not known.exists() and any(foreign):
             raise OutputExistsError(f"{out} is not empty and holds no job; give --force to use it, or another folder.")
         if known.exists() and known.read_bytes() != text:
-            measures_otherwise = _go_on(recipe, out)
+            if _go_on(recipe, out):
+                (out / RECORD).unlink(missing_ok=True)
             write_bytes(known, text)
     for leftover in out.rglob(".*.partial"):
         leftover.unlink(missing_ok=True)
@@ -70,7 +68,6 @@ def claim(recipe: Recipe, out: Path, force: bool) -> bool:
     # Last, so that a kill before this leaves the earlier job's recipe, and the same command begins anew.
     if force or not known.exists():
         write_bytes(known, text)
-    return measures_otherwise
 
 
 def _go_on(recipe: Recipe, out: Path) -> bool:

@@ -307,6 +307,18 @@ def test_other_requirements_are_judged_from_the_record_and_other_measuring_train
     assert before.items() <= results(out).items()
 
 
+def test_a_kill_while_other_measuring_is_taken_up_leaves_no_earlier_record(
+    tmp_path: Path, unmeasured: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = recipe_data(runs=recipe_data()["runs"][:1])
+    job.run(load_recipe(data), tmp_path)
+    data["measure"]["time_budget"] = 0.06
+    with killed_at(1, "after", monkeypatch) as written, pytest.raises(Killed):
+        job.run(load_recipe(data), tmp_path)
+    assert [path.name for path in written] == ["recipe.yaml"]
+    assert not (tmp_path / "measurement.json").exists()
+
+
 def test_a_folder_with_other_files_is_left_alone(tmp_path: Path, unmeasured: None) -> None:
     (tmp_path / "thesis.txt").write_text("years of work")
     with pytest.raises(OutputExistsError, match="is not empty and holds no job"):
