@@ -12,7 +12,7 @@ import math
 import os
 import struct
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -49,6 +49,8 @@ _DTYPES: dict[str, str] = {
     "F8_E5M2": "float8_e5m2",
 }
 _CODES = {name: code for code, name in _DTYPES.items()}
+# As many as numpy had for decades.
+_MAX_AXES = 32
 
 
 def numpy_dtype(name: str) -> np.dtype[Any]:
@@ -70,6 +72,12 @@ def numpy_dtype(name: str) -> np.dtype[Any]:
 def plausible_bytes(file_bytes: int) -> int:
     """Return the most dense bytes that a file of this size may claim."""
     return FREE_BYTES + BYTES_PER_BYTE * file_bytes
+
+
+def possible_shape(shape: Sequence[int], itemsize: int) -> bool:
+    """Tell whether an array can have a shape: a zero extent does not hide others that none can have."""
+    extents = [extent for extent in shape if extent]
+    return len(shape) <= _MAX_AXES and min(extents, default=1) > 0 and math.prod(extents) * itemsize < 2**63
 
 
 def refuse_existing(path: Path, force: bool) -> None:
@@ -120,10 +128,15 @@ def canonical_json(value: Any) -> bytes:
 
 def sha256_array(array: Array) -> str:
     """Return the SHA-256 (hex) of an array's little-endian row-major bytes; shape and dtype are not part of it."""
+    return hashlib.sha256(little_endian_bytes(array)).hexdigest()
+
+
+def little_endian_bytes(array: Array) -> memoryview:
+    """Return an array's bytes in row-major order, little-endian whatever the array's own; a view where that can be."""
     little = np.ascontiguousarray(array)
     if little.dtype.byteorder == ">":
         little = little.astype(little.dtype.newbyteorder("<"))
-    return hashlib.sha256(little.reshape(-1).view(np.uint8).data).hexdigest()
+    return little.reshape(-1).view(np.uint8).data
 
 
 def sha256_file(path: Path) -> str:
@@ -142,7 +155,7 @@ def write_safetensors(path: Path, tensors: Mapping[str, Array], metadata: Any) -
     with atomic_path(path) as temporary, temporary.open("wb") as stream:
         stream.write(header)
         for array in tensors.values():
-            stream.write(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+            stream.write(little_endian_bytes(array))
 
 
 def safetensors_header(tensors: Mapping[str, tuple[str, tuple[int, ...]]], metadata: Any) -> bytes:
@@ -229,9 +242,9 @@ class TensorFile:
             if not whole or not isinstance(code, str) or code not in _DTYPES:
                 raise FileFormatError(f"{self.path}: the header's entry for '{name}' is malformed.")
             dtype = numpy_dtype(_DTYPES[code])
-            count = 1
-            for extent in shape:
-                count *= extent
+            if not possible_shape(shape, dtype.itemsize):
+                raise FileFormatError(f"{self.path}: tensor '{name}' has a shape that no array can have.")
+            count = math.prod(shape)
             if end - begin != count * dtype.itemsize or self.header_bytes + end > size:
                 raise FileFormatError(
                     f"{self.path}: tensor '{name}' of shape {tuple(shape)} needs {count * dtype.itemsize} bytes, "

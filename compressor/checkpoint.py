@@ -17,7 +17,15 @@ import msgspec
 import numpy as np
 
 from ..errors import FileFormatError
-from ..files import Array, TensorFile, numpy_dtype, plausible_bytes, refuse_existing, write_safetensors
+from ..files import (
+    Array,
+    TensorFile,
+    numpy_dtype,
+    plausible_bytes,
+    possible_shape,
+    refuse_existing,
+    write_safetensors,
+)
 from ..models.source import ModelRecord
 from .mask import BoolArray, pack_bits, unpack_bits
 from .parametrisations import PARAMETRISATIONS, VALUES, Parametrisation, PartSpec
@@ -206,8 +214,8 @@ def _check_record(path: Path, record: TensorRecord, records: Mapping[str, Tensor
     problem = None
     if record.parametrisation not in PARAMETRISATIONS:
         problem = f"has the unknown parametrisation '{record.parametrisation}'"
-    elif min(record.shape, default=0) < 0:
-        problem = "has a negative extent"
+    elif not possible_shape(record.shape, numpy_dtype(record.dtype).itemsize):
+        problem = f"has the impossible shape {record.shape}"
     elif record.alias_of is None:
         problem = PARAMETRISATIONS[record.parametrisation].problem(record)
         owner = records.get(record.shares or record.name)

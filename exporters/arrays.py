@@ -12,12 +12,19 @@ from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
-import numpy as np
 
 from ..compressor.checkpoint import SparseCheckpoint
 from ..compressor.mask import BoolArray
 from ..errors import FileFormatError, UnsupportedError
-from ..files import Array, TensorFile, canonical_json, numpy_dtype, refuse_existing, write_safetensors
+from ..files import (
+    Array,
+    TensorFile,
+    canonical_json,
+    little_endian_bytes,
+    numpy_dtype,
+    refuse_existing,
+    write_safetensors,
+)
 from .container import PREFIX, ContainerArtifact, StoredTensor, check_version
 from .manifest import TensorEntry, describe, manifest_json, read_manifest
 from .parts import VALUES, Part, parts, stored_units
@@ -75,7 +82,7 @@ def write_arrays(
     content = manifest_json(manifest)
     checksum = zlib.crc32(content)
     for array in arrays.values():
-        checksum = zlib.crc32(array.reshape(-1).view(np.uint8).data, checksum)
+        checksum = zlib.crc32(little_endian_bytes(array), checksum)
     metadata = {
         "format": PREFIX + format,
         "version": version,

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..compressor.structure import parse_structure
 from ..errors import FileFormatError, UsageError
-from ..files import numpy_dtype
+from ..files import numpy_dtype, possible_shape
 
 if TYPE_CHECKING:
     from .manifest import TensorEntry
 
 # What every format of ours stores as it is. A format stores other parametrisations too, or turns them into these.
 PARAMETRISATIONS = ("identity", "frozen", "selected")
-# As many as numpy had for decades.
-_MAX_AXES = 32
 
 
 def check_entry(path: Path, entry: TensorEntry, keeps: Collection[str]) -> None:
@@ -32,11 +29,8 @@ def check_entry(path: Path, entry: TensorEntry, keeps: Collection[str]) -> None:
         FileFormatError: naming the tensor.
     """
     numpy_dtype(entry.stored_dtype)
-    itemsize = numpy_dtype(entry.dtype).itemsize
     problem = None
-    extents = [extent for extent in entry.shape if extent]
-    # A zero extent must not hide others that no array can have.
-    if len(entry.shape) > _MAX_AXES or min(extents, default=1) < 0 or math.prod(extents) * itemsize >= 2**63:
+    if not possible_shape(entry.shape, numpy_dtype(entry.dtype).itemsize):
         problem = f"has the impossible shape {entry.shape}"
     elif not 0 <= entry.output_axis < max(1, len(entry.shape)):
         problem = f"has no axis {entry.output_axis}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ...errors import FileFormatError
-from ...files import Array
+from ...files import Array, little_endian_bytes
 from .deflate import deflate, inflate
 
 # Deflate is slow on noise: a long row is tried only when its beginning shrinks to this share.
@@ -20,7 +20,7 @@ class Raw:
 
     def encode(self, values: Array) -> bytes | None:
         """Return the bytes."""
-        return _little(values)
+        return little_endian_bytes(values).tobytes()
 
     def decode(self, stream: bytes, count: int, dtype: np.dtype[np.generic]) -> Array:
         """Return the values; see :class:`.base.ValueCodec`."""
@@ -39,7 +39,7 @@ class Deflated:
 
     def encode(self, values: Array) -> bytes | None:
         """Return the stream; None when a long row does not begin like something that repeats."""
-        plain = _little(values)
+        plain = little_endian_bytes(values).tobytes()
         probe = plain[:_PROBE_BYTES]
         if len(plain) > _PROBE_BYTES and len(deflate(probe)) > _PROMISING * len(probe):
             return None
@@ -48,8 +48,3 @@ class Deflated:
     def decode(self, stream: bytes, count: int, dtype: np.dtype[np.generic]) -> Array:
         """Return the values; see :class:`.base.ValueCodec`."""
         return Raw().decode(inflate(stream, count * dtype.itemsize), count, dtype)
-
-
-def _little(values: Array) -> bytes:
-    little = values.astype(values.dtype.newbyteorder("<")) if values.dtype.byteorder == ">" else values
-    return little.tobytes()

@@ -11,13 +11,11 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
-import numpy as np
-
 from ...errors import SparsepackError
-from ...files import Array, canonical_json, write_bytes
+from ...files import Array, canonical_json, little_endian_bytes, write_bytes
 
 LEVEL = 19
 
@@ -42,7 +40,7 @@ def zipped_dense_bytes(tensors: Mapping[str, Array], cache: Path | None = None) 
     """
     arrays = distinct(tensors)
     digest = hashlib.sha256()
-    for piece in _pieces(arrays):
+    for piece in map(little_endian_bytes, arrays):
         digest.update(piece)
     entry = (cache or cache_folder()) / "zipped" / f"{digest.hexdigest()}.json"
     known = _known(entry)
@@ -75,18 +73,10 @@ def _known(entry: Path) -> int | None:
     return size if isinstance(size, int) and size > 0 else None
 
 
-def _pieces(arrays: Iterable[Array]) -> Iterable[memoryview]:
-    for array in arrays:
-        little = np.ascontiguousarray(array)
-        if little.dtype.byteorder == ">":
-            little = little.astype(little.dtype.newbyteorder("<"))
-        yield little.reshape(-1).view(np.uint8).data
-
-
 def _zip(arrays: list[Array]) -> int:
     """Compress piece by piece, keeping only the count; one thread, because more would give another size."""
     import zstandard
 
     stream = zstandard.ZstdCompressor(level=LEVEL).compressobj(size=sum(array.nbytes for array in arrays))
-    size = sum(len(stream.compress(piece)) for piece in _pieces(arrays))
+    size = sum(len(stream.compress(piece)) for piece in map(little_endian_bytes, arrays))
     return size + len(stream.flush())
