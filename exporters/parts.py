@@ -249,5 +249,8 @@ def _upward(error: float) -> float:
     if error == 0.0:
         return 0.0
     unit = 10.0 ** (math.floor(math.log10(error)) - 2)
+    if unit == 0.0:
+        # Among the smallest float64 there are no three digits to round to.
+        return error
     short = float(f"{math.ceil(error / unit) * unit:.3g}")
     return short if short >= error else float(f"{short + unit:.3g}")

@@ -105,11 +105,13 @@ def quantise_int8(name: str, values: Array, units: Units, count: int) -> Coded:
         codes in [-127, 127] and ``count`` scales; 1 for a unit without values.
 
     Raises:
-        UnsupportedError: a value is infinite or no number.
+        UnsupportedError: a value is infinite, as float32 too, or no number.
     """
-    require_finite(name, values)
     largest = np.zeros(count, np.float32)
-    narrow = values.astype(np.float32)
+    # What is too large for a float32 scale becomes infinite here, and is refused with what was.
+    with np.errstate(over="ignore"):
+        narrow = values.astype(np.float32)
+    require_finite(name, narrow)
     np.maximum.at(largest, units, np.abs(narrow))
     scales = shortened(largest / np.float32(INT8_LIMIT), _SCALE_BITS, up=True)
     _keep_steps(scales, largest / np.float32(INT8_LIMIT - 1), narrow, units)

@@ -319,6 +319,22 @@ def test_malformed_position_streams_are_refused(codec: str, stream: bytes, text:
         POSITIONS[codec].decode(stream, layout_of(GOLDEN))
 
 
+def test_gaps_that_wrap_around_are_refused() -> None:
+    # 2**17 steps of 2**47: in 64 bits their sum is 0, so that the last position lies within the tensor again.
+    count, shift = 2**17, 40
+    quotients, remainders = np.full(count, 127, np.uint8), np.full(count, 2**shift - 1, np.uint64)
+    quotients[0], remainders[0] = 128, 4
+    stream = bytes([shift]) + bits.pack(remainders, shift).tobytes() + huffman(quotients.tobytes())
+    with pytest.raises(FileFormatError, match="runs to position 4 of a tensor of 262144 weights"):
+        POSITIONS["gaps"].decode(stream, Layout((2**18,), "element", 0, count))
+
+
+def test_a_mask_is_no_seed_where_the_seed_is_none_of_ours() -> None:
+    mask = np.arange(8) < 3
+    for seed in (-1, 2**32):
+        assert POSITIONS["seeded-mask"].encode(mask, Layout((8,), "element", 0, 3, "w", seed)) is None
+
+
 def test_malformed_n_of_m_streams_are_refused() -> None:
     layout = Layout((2, 12), "2:4", 0, 12)
     with pytest.raises(FileFormatError, match="take 2 bytes, not 3"):

@@ -120,6 +120,18 @@ def test_values_that_are_not_finite_have_no_code(bad: float, values: str, checkp
     assert not list(tmp_path.iterdir())
 
 
+def test_weights_beyond_the_range_of_a_scale_have_no_int8_code(checkpoint_of: Build, tmp_path: Path) -> None:
+    tensor = make_tensor("fc.weight", np.array([[1.0, 1e300]]), record={"role": "prunable"})
+    with pytest.raises(UnsupportedError, match=r"'fc\.weight' holds values that are not finite"):
+        export(checkpoint_of(tensor), "packed", tmp_path / "x.spk", values="int8")
+
+
+def test_an_error_among_the_smallest_numbers_is_told_as_it_is(checkpoint_of: Build, tmp_path: Path) -> None:
+    tensor = make_tensor("fc.weight", np.array([[1.0, 5e-324]]), record={"role": "prunable"})
+    artifact = export(checkpoint_of(tensor), "packed", tmp_path / "x.spk", values="fp16")
+    assert [row.max_abs_error for row in artifact.rows()] == [5e-324]
+
+
 @st.composite
 def coded_rows(draw: st.DrawFn) -> tuple[Coded, int]:
     rng = np.random.default_rng(draw(st.integers(0, 2**32)))

@@ -33,7 +33,7 @@ class SeededMask:
 
     def encode(self, mask: BoolArray, layout: Layout) -> bytes | None:
         """Return the stream; None for a mask that the run's seed does not draw again, bit for bit."""
-        if layout.seed is None or not 0 < layout.kept < layout.size:
+        if layout.seed is None or not 0 <= layout.seed < 2**32 or not 0 < layout.kept < layout.size:
             return None
         flat = mask.reshape(-1)
         for draw in _DRAWS:
