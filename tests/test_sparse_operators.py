@@ -67,6 +67,7 @@ MALFORMED: dict[str, tuple[dict[str, Array | None], dict[str, Any], str]] = {
     "no shape": ({"g": G, "v": V}, {}, "shape"),
     "a negative extent": ({"g": G, "v": V}, {"shape": [8, -4, 3, 3]}, "shape"),
     "a huge shape": ({"g": G, "v": V}, {"shape": [2**31 - 1, 2**31 - 1, 2**15, 2**15]}, "too large"),
+    "more taps than offsets": ({"g": np.zeros(1, np.uint8), "v": V[:1]}, {"shape": [1, 1, 512, 512]}, "65535 taps"),
     "a zero stride": ({"g": G, "v": V}, {**SHAPE, "strides": [0, 1]}, "strides"),
     "three strides": ({"g": G, "v": V}, {**SHAPE, "strides": [1, 1, 1]}, "strides"),
     "huge paddings": ({"g": G, "v": V}, {**SHAPE, "pads": [10**9] * 4}, "pads"),

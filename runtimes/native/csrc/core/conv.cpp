@@ -98,6 +98,8 @@ void compute(const Run& run, const Tile& tile, size_t image, size_t first, size_
 
 SparseConv::SparseConv(ConvSpec spec, SparseRows weight) : spec_(spec), weight_(std::move(weight)) {
   const size_t taps = static_cast<size_t>(spec_.kernel[0] * spec_.kernel[1]);
+  // Blocks of the reduction are whole channels, whose entries an offset has to tell apart.
+  if (taps > kMostOffset) throw InputError("the kernel has more than " + std::to_string(kMostOffset) + " taps");
   if (spec_.groups == 0 || spec_.out_channels % spec_.groups != 0) {
     throw InputError("output channels are not a multiple of the groups");
   }
