@@ -24,10 +24,12 @@ import msgspec
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from ..errors import TrainingDivergedError, UsageError
 from ..models.checked_data import make_dataset
 from ..models.dataset import Dataset
+from ..models.seeding.philox import check_seed
 from ..models.source import InputSpec, ModelRecord, TorchSource, load_source
 from ..models.tensors import to_numpy, to_torch
 from .checkpoint import SparseCheckpoint
@@ -96,6 +98,11 @@ class Sparsifier:
         if total_steps < 1:
             raise UsageError(f"total_steps is {total_steps}; a training has at least one step.")
         examples = example_inputs if isinstance(example_inputs, tuple) else (example_inputs,)
+        if not examples or any(example.dim() == 0 or len(example) == 0 for example in examples):
+            raise UsageError("example_inputs hold no example; give a batch of at least one.")
+        first = next(module.parameters(), None)
+        if first is None:
+            raise UsageError("the network has no parameters, so there is nothing to prune.")
         run = RunSettings(
             name="own",
             method=method,
@@ -109,8 +116,8 @@ class Sparsifier:
             keep_alive=keep_alive,
             init=init,
         )
-        device = next(module.parameters()).device
-        shared = Shared(_OWN, None, "own", seed, torch.get_num_threads(), device.type, {"epochs": 1})
+        device = first.device
+        shared = Shared(_OWN, None, "own", check_seed(seed), torch.get_num_threads(), device.type, {"epochs": 1})
         specs = [
             InputSpec(f"input_{number}", tuple(example.shape[1:]), str(example.dtype).removeprefix("torch."))
             for number, example in enumerate(examples)
@@ -134,7 +141,7 @@ class Sparsifier:
         self.training: str | None = None
         self.steps = 0
         self._epochs = 0
-        module.register_forward_pre_hook(self._before_forward)
+        self._hook: RemovableHandle | None = None
         self._advance()
 
     @property
@@ -280,6 +287,7 @@ class Sparsifier:
             self._dynamics.restore(state["dynamics"])
         else:
             self.training = None
+            self._unhook()
         self.steps, self._epochs = state["steps"], state["epochs"]
 
     def checkpoint(self, model: str) -> SparseCheckpoint:
@@ -323,6 +331,7 @@ class Sparsifier:
         """Carry out stages up to the next training, and begin that."""
         network = self._network
         self.training, self._optimiser = None, None
+        self._unhook()
         for number in range(self._stage + 1, len(network.plan)):
             stage = network.plan[number]
             self._stage = number
@@ -342,8 +351,16 @@ class Sparsifier:
         settings = msgspec.structs.replace(stage.settings, weight_decay=0.0, optimiser=OPTIMISERS[0])
         self._dynamics = self._network.dynamics(replace(stage, settings=settings), self._total_steps)
         self.training = stage.title
+        self._unhook()
+        self._hook = self._network.module.register_forward_pre_hook(self._before_forward)
         self.steps, self._epochs = stage.first_step, 0
         self._record()
+
+    def _unhook(self) -> None:
+        """Leave the network as it came: while it holds the hook, a copy of it is a copy of all that hangs on that."""
+        if self._hook is not None:
+            self._hook.remove()
+            self._hook = None
 
     def _record(self) -> None:
         plan = self._network.plan

@@ -6,6 +6,7 @@ leaves d times as many, because every weight of a tensor takes part in equally m
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any
@@ -72,8 +73,8 @@ def _layer_counter(add: Add) -> Callable[[nn.Module, Any, torch.Tensor], None]:
     def count(layer: nn.Module, _inputs: Any, output: torch.Tensor) -> None:
         weight = layer._parameters["weight"]
         if weight is not None:
-            # Each output number is one sum over the weights of its unit.
-            add(weight, output.numel() * (weight.numel() // weight.shape[0]))
+            # Each output number is one sum over the weights of its unit; there may be no unit.
+            add(weight, output.numel() * math.prod(weight.shape[1:]))
 
     return count
 

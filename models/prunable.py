@@ -70,8 +70,8 @@ def prunable_tensors(module: nn.Module, macs: Mapping[str, int] | None = None) -
     """Return the prunable weights of a network in state_dict order.
 
     Weights of Conv1d, Conv2d, Conv3d and Linear (subclasses too) and the projections of MultiheadAttention. Biases,
-    norm layers and embeddings are not prunable, nor is a linear weight tied to an embedding. Tied weights appear once,
-    under their first name.
+    norm layers and embeddings are not prunable, nor is a linear weight tied to an embedding, nor one without entries.
+    Tied weights appear once, under their first name.
 
     Args:
         module: the network.
@@ -86,7 +86,7 @@ def prunable_tensors(module: nn.Module, macs: Mapping[str, int] | None = None) -
             embedded.add(id(layer.weight))
     found = []
     for name, parameter in module.named_parameters():
-        if id(parameter) in kinds and id(parameter) not in embedded:
+        if id(parameter) in kinds and id(parameter) not in embedded and parameter.numel():
             shape = tuple(parameter.shape)
             fan_in, fan_out = fans(shape)
             count = None if macs is None else macs.get(name)

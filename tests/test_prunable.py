@@ -62,6 +62,11 @@ def test_tied_weights_appear_once_under_their_first_name() -> None:
     assert names(nn.Sequential(first, first)) == ["0.weight"]
 
 
+@pytest.mark.filterwarnings("ignore:Initializing zero-element tensors")
+def test_a_weight_without_entries_is_not_prunable() -> None:
+    assert prunable_tensors(nn.Sequential(nn.Linear(3, 0), nn.Linear(0, 2), nn.Conv2d(2, 0, 3))) == []
+
+
 def test_a_linear_weight_tied_to_an_embedding_is_not_prunable() -> None:
     embedding, head = nn.Embedding(9, 4), nn.Linear(4, 9)
     head.weight = embedding.weight

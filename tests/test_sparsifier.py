@@ -256,6 +256,30 @@ def test_mistakes_are_named(data: Dataset, model: str) -> None:
         Sparsifier(network(), torch.zeros(1, 64), method="rigl", sparsity=0.5, total_steps=0)
     with pytest.raises(UsageError, match="needs data"):
         Sparsifier(network(), torch.zeros(1, 64), method="snip", sparsity=0.5, total_steps=5)
+    with pytest.raises(UsageError, match="has no parameters"):
+        Sparsifier(nn.ReLU(), torch.zeros(1, 64), method="magnitude", sparsity=0.5, total_steps=5)
+    for nothing in (torch.zeros(0, 64), torch.tensor(1.0), ()):
+        with pytest.raises(UsageError, match="hold no example"):
+            Sparsifier(network(), nothing, method="magnitude", sparsity=0.5, total_steps=5)
+    with pytest.raises(UsageError, match="seed -1 is out of range"):
+        Sparsifier(network(), torch.zeros(1, 64), method="magnitude", sparsity=0.5, total_steps=5, seed=-1)
+
+
+@pytest.mark.filterwarnings("ignore:Initializing zero-element tensors")
+def test_a_layer_without_weights_is_left_alone(data: Dataset) -> None:
+    module = nn.Sequential(nn.Flatten(), nn.Linear(64, 6), nn.Linear(6, 0), nn.Linear(0, 10))
+    sparsifier = attach(module, data, "rigl", init=None)
+    assert {name: int(mask.sum()) for name, mask in sparsifier.masks.items()} == {"1.weight": 77}
+
+
+def test_the_network_is_left_as_it_came_when_the_plan_is_done(data: Dataset) -> None:
+    module = network()
+    sparsifier = attach(module, data, "magnitude")
+    while sparsifier.training is not None:
+        assert len(module._forward_pre_hooks) == 1
+        train(module, data, sparsifier, 1)
+        sparsifier.finish()
+    assert not module._forward_pre_hooks
 
 
 def test_the_example_runs_and_its_artifact_opens(tmp_path: Path) -> None:
