@@ -95,7 +95,8 @@ def atomic_path(path: Path) -> Iterator[Path]:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent)
+        # As much of the name as leaves room for the rest: no file system counts more than four bytes a character.
+        handle, name = tempfile.mkstemp(prefix=f".{path.name[:48]}.", suffix=".partial", dir=path.parent)
     except OSError as error:
         raise SparsepackError(f"cannot write {path}: {error.strerror or error}.") from error
     os.close(handle)

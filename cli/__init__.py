@@ -67,16 +67,8 @@ def _run(arguments: Sequence[str] | None) -> int:
         sys.stdout = None
         return 0
     except OSError as error:
-        if error.errno not in (
-            errno.ENOSPC,
-            errno.EACCES,
-            errno.EROFS,
-            errno.EDQUOT,
-            errno.EFBIG,
-            errno.ENOENT,
-            errno.EISDIR,
-            errno.ENOTDIR,
-        ):
+        # An error that names a file is about that file; writing to one that is open names none.
+        if error.filename is None and error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO):
             raise
         where = f"{error.filename}: " if error.filename else ""
         return _fail(f"{where}{error.strerror}.", 1)

@@ -20,7 +20,7 @@ def inspect(path: Path, as_json: bool) -> None:
 
 
 @click.command()
-@click.argument("path", type=FILE, metavar="FILE")
+@click.argument("path", type=FILE, metavar="FILE|RUN")
 @click.option("--against", type=FILE, metavar="RUN", help="Compare with this run's checkpoint, bit for bit.")
 @model_option
 @json_flag
@@ -29,6 +29,7 @@ def verify(path: Path, against: Path | None, model: str | None, as_json: bool) -
     from ..runtimes.report.listing import findings_text
     from ..runtimes.verify import verify as verify_file
 
-    findings = verify_file(path, against=checkpoint_path(against) if against else None, model=model)
-    click.echo(findings_text(path, findings, as_json))
+    file = checkpoint_path(path) if path.is_dir() else path
+    findings = verify_file(file, against=checkpoint_path(against) if against else None, model=model)
+    click.echo(findings_text(file, findings, as_json))
     return 1 if any(not finding.ok for finding in findings) else 0

@@ -10,7 +10,8 @@ import click
 
 from ..errors import UsageError
 
-FILE = click.Path(path_type=Path)
+# What cannot be read is told by who reads it, in one line.
+FILE = click.Path(path_type=Path, readable=False)
 
 
 class NumberList(click.ParamType[tuple[int, ...]]):

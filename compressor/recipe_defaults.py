@@ -55,7 +55,7 @@ def complete(shared: Shared, run: RunSettings, path: str) -> PruneRecipe:
     except (UsageError, UnsupportedError) as error:
         if not path or str(error).startswith(path) or f" at {path}" in str(error):
             raise
-        raise type(error)(f"{path}: {error}") from error
+        raise type(error)(f"{path} ({run.name}): {error}") from error
 
 
 def _complete(shared: Shared, run: RunSettings, path: str) -> PruneRecipe:

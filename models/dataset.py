@@ -148,7 +148,10 @@ class Dataset:
             )
         classes = record.options.get("classes")
         if classes is not None and classes != self.classes:
-            raise DataError(f"the data '{self.name}' has {self.classes} classes; '{record.text}' has {classes}.")
+            raise DataError(
+                f"the data '{self.name}' has {self.classes} classes; '{record.text}' has {classes}. Labels that leave "
+                "classes out need their number beside them: 'classes' in the npz file or in the factory's dict."
+            )
         known = record.options.get("vocabulary")
         if known is not None and self.vocabulary is not None and self.vocabulary > known:
             raise DataError(

@@ -125,6 +125,33 @@ def test_a_missing_file_is_one_line(compress: Run) -> None:
         assert "no" in one_line(err)
 
 
+@pytest.mark.parametrize("name", ["x" * 300, "x/" * 3000])
+def test_a_name_that_the_system_refuses_is_one_line(compress: Run, finished: Path, name: str) -> None:
+    small = str(finished / "small.spk")
+    for words in (
+        ["inspect", name],
+        ["verify", small, "--against", name],
+        ["measure", small, "--baseline", name],
+        ["export", name, "--to", "packed", "-o", "x.spk"],
+        ["export", str(finished / "run"), "--to", "packed", "-o", name],
+        ["prune", "lenet-300-100", "--data", f"npz:{name}", "--method", "snip", "--sparsity", "0.9", "-o", "run"],
+        ["prune", name, "--method", "magnitude", "--sparsity", "0.9", "-o", "run"],
+        ["prune", *PRUNE[1:], "-o", name],
+        ["run", name, "-o", "out"],
+        ["report", name],
+        ["analyze", name],
+    ):
+        code, _, err = compress(*words)
+        assert code in (1, 2), words
+        one_line(err)
+
+
+def test_a_name_as_long_as_the_system_allows_is_written(compress: Run, finished: Path) -> None:
+    name = "x" * 251 + ".spk"
+    assert compress("export", str(finished / "run"), "--to", "packed", "-o", name)[0] == 0
+    assert Path(name).read_bytes() == (finished / "small.spk").read_bytes()
+
+
 def test_inspect_adds_up_to_the_byte(compress: Run, finished: Path) -> None:
     for name in ("small.spk", "dense.onnx", "rows.safetensors", "run/checkpoint.safetensors"):
         code, out, _ = compress("inspect", str(finished / name), "--json")
@@ -132,6 +159,32 @@ def test_inspect_adds_up_to_the_byte(compress: Run, finished: Path) -> None:
         assert code == 0
         total = sum(row["bytes"] for row in found["tensors"]) + sum(found["overhead_bytes"].values())
         assert total == found["bytes"] == (finished / name).stat().st_size
+
+
+def test_a_run_is_verified_by_its_checkpoint(compress: Run, finished: Path) -> None:
+    file = finished / "run" / "checkpoint.safetensors"
+    assert compress("verify", str(finished / "run")) == compress("verify", str(file))
+    assert compress("verify", str(finished / "run"))[0] == 0
+    assert "no checkpoint at" in one_line(compress("verify", str(finished))[2])
+
+
+@pytest.mark.parametrize("command", ["inspect", "verify", "report"])
+def test_what_may_not_be_read_is_one_line(compress: Run, finished: Path, command: str) -> None:
+    Path("closed").write_bytes((finished / "small.spk").read_bytes())
+    # Once before, so that nothing is left to import for a user who may not read the interpreter's folder.
+    compress(command, "closed")
+    Path("closed").chmod(0)
+    Path().chmod(0o755)
+    root = os.geteuid() == 0
+    if root:
+        os.seteuid(65534)
+    try:
+        code, out, err = compress(command, "closed")
+    finally:
+        if root:
+            os.seteuid(0)
+    assert code == 1
+    assert "closed: Permission denied" in (out if command == "verify" else one_line(err))
 
 
 def test_a_flipped_bit_fails_verification(compress: Run, finished: Path) -> None:

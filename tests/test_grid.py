@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from sparsepack.compressor.grid import expand, groups
 from sparsepack.compressor.recipe import load_recipe
-from sparsepack.errors import RecipeError
+from sparsepack.errors import RecipeError, UsageError
 
 
 def test_a_grid_is_every_combination_named_by_what_varies() -> None:
@@ -95,3 +95,10 @@ def test_runs_that_differ_by_their_seed_alone_belong_together() -> None:
         }
     )
     assert groups(recipe.runs) == {"snip-3": "snip-3", "snip-4": "snip-3", "rigl-3": "rigl-3", "rigl-4": "rigl-3"}
+
+
+def test_a_run_of_a_grid_is_named_in_what_is_wrong_with_it() -> None:
+    entry = {"name": "g", "method": ["magnitude", "snip"], "sparsity": 0.9, "seed": [0, 1], "fine_tune": {"epochs": 1}}
+    plain = {"version": 1, "model": "lenet-300-100", "data": "digits", "grid": [entry]}
+    with pytest.raises(UsageError, match=r"runs\[2\] \(g-snip-0\): fine_tune"):
+        load_recipe(plain).prune_recipes()

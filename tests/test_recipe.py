@@ -55,8 +55,8 @@ def test_what_does_not_fit_the_schema_is_named_by_its_path(plain: dict[str, Any]
 @pytest.mark.parametrize(
     ("run", "error", "message"),
     [
-        ({"method": "snp"}, UnknownNameError, r"runs\[0\]: unknown method 'snp'\. Did you mean 'snip'\?"),
-        ({"structure": "blok"}, UsageError, r"runs\[0\]: unknown structure 'blok'"),
+        ({"method": "snp"}, UnknownNameError, r"runs\[0\] \(run-0\): unknown method 'snp'\. Did you mean 'snip'\?"),
+        ({"structure": "blok"}, UsageError, r"runs\[0\] \(run-0\): unknown structure 'blok'"),
         ({"allocation": "globl"}, UnknownNameError, r"unknown allocation 'globl'\. Did you mean 'global'\?"),
         ({"schedule": "iteratve"}, UnknownNameError, r"unknown schedule 'iteratve'\. Did you mean 'iterative'\?"),
         ({"init": "unifrm"}, UnknownNameError, r"unknown initialiser 'unifrm'\. Did you mean 'uniform'\?"),

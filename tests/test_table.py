@@ -220,6 +220,24 @@ def test_bytes(count: int, text: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("share", "decimals", "text"),
+    [
+        (0.972, 1, "97.2 %"),
+        (0.999, 1, "99.9 %"),
+        (0.9999, 1, "99.99 %"),
+        (1 - 1 / 50_200, 1, "99.998 %"),
+        (1 - 1 / 50_200, 2, "99.998 %"),
+        (0.9999, 2, "99.99 %"),
+        (0.999, 0, "99.9 %"),
+        (1.0, 1, "100.0 %"),
+        (1.2, 0, "120 %"),
+    ],
+)
+def test_a_share_short_of_the_whole_is_no_hundred_per_cent(share: float, decimals: int, text: str) -> None:
+    assert percent(share, decimals) == text
+
+
+@pytest.mark.parametrize(
     ("value", "text"),
     [
         (0, "0"),

@@ -30,7 +30,9 @@ def ratio(value: float) -> str:
 
 
 def percent(share: float, decimals: int = 1) -> str:
-    """Return a share as a percentage: 97.2 %."""
+    """Return a share as a percentage: 97.2 %; what falls short of the whole never reads 100 %: 99.998 %."""
+    while share < 1 and decimals < 9 and float(f"{100 * share:.{decimals}f}") >= 100:
+        decimals += 1
     return f"{100 * share:.{decimals}f} %"
 
 
