@@ -93,12 +93,15 @@ def _store(
     """Describe the initializers that are the checkpoint's tensors, rounding them in place for ``fp16``."""
     from onnx import numpy_helper
 
+    from ..models.onnx_tensor import is_weight_like
+
     initializers = {tensor.name: tensor for tensor in model.graph.initializer}
     entries, halved = [], {}
     worst = 0.0
     for name, tensor in checkpoint.tensors.items():
         record = tensor.record
-        if record.alias_of is not None or name not in initializers:
+        # Whole numbers are the graph's own constants, which no reader takes for weights.
+        if record.alias_of is not None or name not in initializers or not is_weight_like(initializers[name]):
             continue
         stored = numpy_helper.to_array(initializers[name])
         if sha256_array(stored) != record.sha256 or stored.shape != record.shape or stored.dtype.name != record.dtype:

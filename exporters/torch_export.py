@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 # Source lines and the paths that they lie at: nothing that computing needs.
 _NOTES = ("stack_trace", "nn_module_stack", "source_fn_stack", "torch_fn")
+_GUARDS = "guards_code"
 
 
 def write_torch_export(checkpoint: SparseCheckpoint, path: Path, *, source: ModelSource, force: bool = False) -> None:
@@ -57,7 +58,8 @@ def exported(module: nn.Module, examples: tuple[Any, ...]) -> dict[str, bytes]:
 def _without_notes(content: bytes) -> bytes:
     def strip(value: Any) -> Any:
         if isinstance(value, dict):
-            return {key: strip(inner) for key, inner in value.items() if key not in _NOTES}
+            # PyTorch would compile the guards as Python; they say what the symbols of the sizes say already.
+            return {k: [] if k == _GUARDS else strip(inner) for k, inner in value.items() if k not in _NOTES}
         return [strip(inner) for inner in value] if isinstance(value, list) else value
 
     return json.dumps(strip(json.loads(content)), separators=(",", ":")).encode()

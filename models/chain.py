@@ -144,6 +144,9 @@ def _step(graph: GraphModule, node: Node) -> list[Step]:
             raise _NoChainError
         name = _LAYERS[type(layer)]
         if isinstance(layer, nn.Linear):
+            if layer._parameters.get("weight") is None:
+                # It is computed from other parameters before each call (torch.nn.utils.weight_norm and the like).
+                raise _NoChainError
             prefix = f"{node.target}.".removeprefix(_ROOT)
             bias = None if layer.bias is None else f"{prefix}bias"
             return [{"op": "linear", "weight": f"{prefix}weight", "bias": bias}]

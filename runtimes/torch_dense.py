@@ -16,6 +16,7 @@ from ..files import Array
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from ..compressor.checkpoint import SparseCheckpoint
     from ..exporters.artifact import Artifact
     from ..models.source import ModelRecord, TorchSource
 
@@ -85,8 +86,14 @@ def refuses_model(record: ModelRecord | None) -> str | None:
     return None
 
 
-def module_with(source: TorchSource, tensors: Mapping[str, Array]) -> nn.Module:
+def module_with(source: TorchSource, tensors: Mapping[str, Array], *, partial: bool = False) -> nn.Module:
     """Return the source's module in evaluation mode with every parameter and buffer replaced by ``tensors``.
+
+    Args:
+        source: builds the module.
+        tensors: by state_dict name.
+        partial: whether others stay as the source builds them: a graph lists no tensor that it does without, nor
+            whole numbers and tables that went into its constants.
 
     Raises:
         ModelError: a tensor is missing, has another shape, or is unknown to the module.
@@ -106,7 +113,7 @@ def module_with(source: TorchSource, tensors: Mapping[str, Array]) -> nn.Module:
         for name, target in state.items():
             if name not in tensors:
                 # The other exception is a counter of training steps, which is not part of the network's function.
-                if target.data_ptr() in given or name.endswith("num_batches_tracked"):
+                if partial or target.data_ptr() in given or name.endswith("num_batches_tracked"):
                     continue
                 raise ModelError(
                     f"the artifact holds no tensor '{name}', which the model '{source.record.text}' needs."
@@ -171,17 +178,28 @@ class TorchDense:
 
     def load(self, artifact: Artifact, *, threads: int, source: TorchSource | None = None) -> TorchSession:
         """Decode the artifact into its module."""
-        return dense_session(source_of(artifact, source), state_of(artifact), threads=threads, device=self.device)
+        found = source_of(artifact, source)
+        partial = artifact.is_graph
+        return dense_session(found, state_of(artifact), threads=threads, device=self.device, partial=partial)
+
+
+def reference_session(
+    source: TorchSource, artifact: Artifact, checkpoint: SparseCheckpoint | None, *, threads: int
+) -> TorchSession:
+    """Return what an artifact is compared with: its checkpoint's tensors, or its own, run dense by PyTorch."""
+    if checkpoint is not None:
+        return dense_session(source, checkpoint.dense_state(), threads=threads)
+    return dense_session(source, state_of(artifact), threads=threads, partial=artifact.is_graph)
 
 
 def dense_session(
-    source: TorchSource, tensors: Mapping[str, Array], *, threads: int, device: str = "cpu"
+    source: TorchSource, tensors: Mapping[str, Array], *, threads: int, device: str = "cpu", partial: bool = False
 ) -> TorchSession:
-    """Return a session of the source's module with these dense tensors."""
+    """Return a session of the source's module with these dense tensors; see :func:`module_with`."""
     import torch
 
     torch.set_num_threads(threads)
-    return TorchSession(module_with(source, tensors).to(device), device)
+    return TorchSession(module_with(source, tensors, partial=partial).to(device), device)
 
 
 def cuda_missing() -> str | None:

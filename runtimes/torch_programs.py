@@ -119,7 +119,7 @@ class TorchCompiled:
 
         torch.set_num_threads(threads)
         found = source_of(artifact, source)
-        module = module_with(found, state_of(artifact))
+        module = module_with(found, state_of(artifact), partial=artifact.is_graph)
         # The compiler's own modules use what PyTorch has deprecated.
         with quiet_torchscript():
             session = TorchSession(torch.compile(module), "cpu")

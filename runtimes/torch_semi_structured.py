@@ -56,7 +56,8 @@ class TorchSemiStructured:
         from torch import nn
 
         torch.set_num_threads(threads)
-        module = module_with(source_of(artifact, source), state_of(artifact)).half().to("cuda")
+        found = source_of(artifact, source)
+        module = module_with(found, state_of(artifact), partial=artifact.is_graph).half().to("cuda")
         sparse = pruned(artifact, _STRUCTURE)
 
         def swap(layer: nn.Linear, weight: str) -> nn.Module | None:

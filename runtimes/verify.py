@@ -25,7 +25,7 @@ from . import RUNTIMES
 from .measure.inputs import varied
 from .measure.parity import BOUND, parity
 from .measure.sources import typed_source
-from .torch_dense import dense_session, refuses_model, source_of, state_of
+from .torch_dense import reference_session, refuses_model, source_of
 
 PARITY_INPUTS = 64
 
@@ -198,7 +198,7 @@ def _parity(artifact: Artifact, checkpoint: SparseCheckpoint | None, model: str 
         return
     try:
         source = source_of(artifact, typed_source(artifact.model, model))
-        reference = dense_session(source, checkpoint.dense_state() if checkpoint else state_of(artifact), threads=1)
+        reference = reference_session(source, artifact, checkpoint, threads=1)
         session = runtime.load(artifact, threads=1)
         inputs = varied([tensor.numpy() for tensor in source.example_inputs(PARITY_INPUTS)])
         found = parity(reference, session, inputs)

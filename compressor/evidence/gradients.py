@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from ...files import Array
+from ...models.class_scores import class_scores
 from ...models.dataset import Dataset
 from ...models.tensors import to_numpy
 from .probe import Probe
@@ -68,12 +69,14 @@ def accumulate_gradients(
     # A weight that the user's model does not train has no gradient to ask for.
     names = [name for name in names if parameters[name].requires_grad]
     wanted = [parameters[name] for name in names]
+    if not wanted:
+        return {}, 0
     sums: list[torch.Tensor | None] = [None] * len(wanted)
     examples = 0
     drawn = data.batches("train", batch_size, seed=seed, epoch=epoch, shuffle=True, device=device)
     with scoring_mode(module, mode):
         for inputs, labels in islice(drawn, batches):
-            loss = F.cross_entropy(module(inputs), labels)
+            loss = F.cross_entropy(class_scores(module(inputs)), labels)
             for number, gradient in enumerate(torch.autograd.grad(loss, wanted, allow_unused=True)):
                 if gradient is not None:
                     earlier = sums[number]

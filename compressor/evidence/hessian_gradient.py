@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 
 from ...files import Array
+from ...models.class_scores import class_scores
 from ...models.dataset import Dataset
 from ...models.tensors import to_numpy
 from .gradients import scoring_mode
@@ -32,6 +33,8 @@ def hessian_gradient(probe: Probe) -> dict[str, Array]:
     parameters = dict(probe.module.named_parameters())
     names = [name for name in probe.names if parameters[name].requires_grad]
     wanted = [parameters[name] for name in names]
+    if not wanted:
+        return {}
     # Stride two, because the classes come in order.
     halves = [(inputs[part::2], labels[part::2]) for part in (0, 1) if len(labels[part::2])]
     with scoring_mode(probe.module, probe.options["mode"]):
@@ -74,7 +77,7 @@ def _gradient(
     probe: Probe, part: tuple[torch.Tensor, torch.Tensor], wanted: Sequence[torch.Tensor], *, graph: bool
 ) -> Sequence[torch.Tensor | None]:
     inputs, labels = part
-    loss = F.cross_entropy(probe.module(inputs) / probe.options["temperature"], labels)
+    loss = F.cross_entropy(class_scores(probe.module(inputs)) / probe.options["temperature"], labels)
     return torch.autograd.grad(loss, wanted, create_graph=graph, allow_unused=True)
 
 

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 
 from ...errors import UnsupportedError
 from ...files import Array
+from ...models.class_scores import class_scores
 from ...models.tensors import to_numpy
 from .gradients import scoring_mode
 from .layers import Product, watching
@@ -56,7 +57,7 @@ def kronecker_factors(probe: Probe) -> dict[str, Array]:
         for inputs, labels in batches_of(probe, probe.options["batches"], probe.options["batch_size"]):
             examples_in_batch = len(labels)
             with watching(probe.module, probe.names, sink):
-                outputs = probe.module(inputs)
+                outputs = class_scores(probe.module(inputs))
             targets = labels
             if probe.options["labels"] == "model":
                 targets = draw_labels(outputs, probe.seed, f"labels/{probe.draw}/{batches}")

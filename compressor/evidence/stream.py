@@ -9,6 +9,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from ...errors import UnsupportedError
+from ...models.class_scores import class_scores
 from ...models.seeding.philox import words
 from .gradients import scoring_mode
 from .probe import Probe
@@ -17,9 +19,18 @@ Gradients = dict[str, torch.Tensor]
 
 
 def wanted(probe: Probe) -> list[tuple[str, torch.nn.Parameter]]:
-    """Return the weights of the space that have gradients (a user's model may hold some that are not trained)."""
+    """Return the weights of the space that have gradients (a user's model may hold some that are not trained).
+
+    Raises:
+        UnsupportedError: there are none.
+    """
     parameters = dict(probe.module.named_parameters())
-    return [(name, parameters[name]) for name in probe.names if parameters[name].requires_grad]
+    found = [(name, parameters[name]) for name in probe.names if parameters[name].requires_grad]
+    if not found:
+        raise UnsupportedError(
+            "no gradient reaches any prunable weight, because all have requires_grad=False; leave it on in the factory."
+        )
+    return found
 
 
 def batches_of(probe: Probe, batches: int, batch_size: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
@@ -49,7 +60,7 @@ def gradients_of_batches(
     named = wanted(probe)
     with scoring_mode(probe.module, mode):
         for number, (inputs, labels) in enumerate(batches_of(probe, batches, batch_size)):
-            outputs = probe.module(inputs)
+            outputs = class_scores(probe.module(inputs))
             targets = draw_labels(outputs, probe.seed, f"labels/{probe.draw}/{number}") if sampled else labels
             loss = F.cross_entropy(outputs, targets)
             found = torch.autograd.grad(loss, [weight for _, weight in named], allow_unused=True)
@@ -65,7 +76,7 @@ def gradients_of_labels(probe: Probe, *, examples: int) -> Iterator[Gradients]:
     named = wanted(probe)
     with scoring_mode(probe.module, "eval"):
         for inputs, _ in batches_of(probe, examples, 1):
-            likelihoods = F.log_softmax(probe.module(inputs), dim=1)[0]
+            likelihoods = F.log_softmax(class_scores(probe.module(inputs)), dim=1)[0]
             probe.charge(1)
             for likelihood in likelihoods:
                 # The graph of one example serves all classes.
@@ -94,7 +105,7 @@ def hessian_products(
     weights = [weight for _, weight in named]
     with scoring_mode(probe.module, mode):
         for vector, (inputs, labels) in zip(vectors, batches_of(probe, batches, batch_size), strict=True):
-            loss = F.cross_entropy(probe.module(inputs), labels)
+            loss = F.cross_entropy(class_scores(probe.module(inputs)), labels)
             first = torch.autograd.grad(loss, weights, create_graph=True, allow_unused=True)
             reached = [i for i, g in enumerate(first) if g is not None and g.requires_grad]
             v = [

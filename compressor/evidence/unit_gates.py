@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from ...files import Array
+from ...models.class_scores import class_scores
 from ...models.prunable import layer_weights
 from ...models.tensors import to_numpy
 from .gradients import scoring_mode
@@ -38,7 +39,7 @@ def unit_gates(probe: Probe) -> dict[str, Array]:
             stack.callback(layer.register_forward_hook(_gating(gates[name])).remove)
         stack.enter_context(scoring_mode(probe.module, options["mode"]))
         for inputs, labels in islice(drawn, options["batches"]):
-            loss = F.cross_entropy(probe.module(inputs), labels)
+            loss = F.cross_entropy(class_scores(probe.module(inputs)), labels)
             found = torch.autograd.grad(loss, list(gates.values()), allow_unused=True)
             for name, gradient in zip(gates, found, strict=True):
                 if gradient is not None:

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch.func import functional_call
 
 from ...files import Array
+from ...models.class_scores import class_scores
 from ...models.tensors import to_numpy
 from .gradients import scoring_mode
 from .probe import Probe
@@ -30,6 +31,8 @@ def unrolled_gates(probe: Probe) -> dict[str, Array]:
     weights: Tensors = {name: p.detach() for name, p in probe.module.named_parameters() if p.requires_grad}
     weights = {name: p.requires_grad_() for name, p in weights.items()}
     gates = {name: torch.ones_like(weights[name], requires_grad=True) for name in probe.names if name in weights}
+    if not gates:
+        return {}
     speed = {name: torch.zeros_like(w) for name, w in weights.items()}
     drawn = probe.dataset.batches(
         "train", options["batch_size"], seed=probe.seed, epoch=probe.draw, shuffle=True, device=probe.device
@@ -65,5 +68,5 @@ def unrolled_gates(probe: Probe) -> dict[str, Array]:
 
 def _loss(probe: Probe, weights: Tensors, gates: Tensors, inputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     effective = {name: w * gates[name] if name in gates else w for name, w in weights.items()}
-    outputs: torch.Tensor = functional_call(probe.module, effective, (inputs,))
+    outputs = class_scores(functional_call(probe.module, effective, (inputs,)))
     return F.cross_entropy(outputs, labels)

@@ -27,7 +27,10 @@ def saliency(weights: Mapping[str, Array], gradients: Mapping[str, Array]) -> di
     """
     for name, weight in weights.items():
         if name not in gradients:
-            raise UnsupportedError(f"no gradient reaches '{name}', so its weights cannot be scored.")
+            raise UnsupportedError(
+                f"no gradient reaches '{name}', so its weights cannot be scored: no output depends on it, or its "
+                f"requires_grad is False. Leave it out (--exclude '{name}'), or choose another method."
+            )
         if gradients[name].shape != weight.shape:
             raise UnsupportedError(
                 f"the gradient of '{name}' has shape {gradients[name].shape}, its weights have {weight.shape}."

@@ -63,7 +63,10 @@ def times(weight: Array, others: Arrays, name: str) -> Array:
         UnsupportedError: there is nothing of that name.
     """
     if name not in others:
-        raise UnsupportedError(f"no gradient reaches '{name}', so its weights cannot be scored.")
+        raise UnsupportedError(
+            f"no gradient reaches '{name}', so its weights cannot be scored: no output depends on it, or its "
+            f"requires_grad is False. Leave it out (--exclude '{name}'), or choose another method."
+        )
     return np.multiply(weight, others[name], dtype=np.float64)
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from ...errors import ModelError
 from ..settings import TrainSettings
 
 NamedParameters = Sequence[tuple[str, torch.Tensor]]
@@ -21,9 +22,17 @@ def make_optimiser(groups: Sequence[Mapping[str, Any]], settings: TrainSettings)
 
     The fused implementations do decay, momentum and update in one pass over the weights; on the CPU that buys back
     what masking the gradients costs. Loss scaling (float16) drives the optimiser step itself and goes without.
+
+    Raises:
+        ModelError: no parameter of the groups has a gradient.
     """
     fused = settings.precision != "float16"
     listed = [dict(group) for group in groups]
+    if not any(parameter.requires_grad for group in listed for parameter in group["params"]):
+        raise ModelError(
+            "nothing of the network is trained: every parameter that the method may train has requires_grad=False. "
+            "Leave it on in the factory, or train nothing (--epochs 0)."
+        )
     if settings.optimiser == "sgd":
         return torch.optim.SGD(
             listed,

@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from ...errors import DataError, ModelError, TrainingDivergedError
+from ...models.class_scores import class_scores
 from ...models.dataset import Dataset
 from ...models.seeding.philox import words
 from ..settings import TrainSettings
@@ -223,13 +224,13 @@ class Trainer:
 
     def _outputs(self, inputs: torch.Tensor) -> torch.Tensor:
         try:
-            outputs: torch.Tensor = self.module(inputs)
+            outputs = self.module(inputs)
         except (AttributeError, LookupError, TypeError, ValueError) as error:
             raise ModelError(
                 f"the model failed at step {self.step} of its training, on inputs of shape {tuple(inputs.shape)}: "
                 f"{type(error).__name__}: {error}"
             ) from error
-        return outputs
+        return class_scores(outputs)
 
     def _precision(self) -> AbstractContextManager[Any]:
         if self._settings.precision == "float32":

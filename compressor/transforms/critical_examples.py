@@ -16,6 +16,7 @@ import torch
 from torch.func import functional_call
 
 from ...files import Array
+from ...models.class_scores import class_scores
 from ...models.evaluating import evaluating
 from ...models.tensors import to_numpy, to_torch
 from ..training.forgetting import LABEL, NEVER
@@ -64,7 +65,8 @@ def _answers(probe: Probe, weights: Mapping[str, Array]) -> npt.NDArray[np.int64
     examples = 0
     with evaluating(probe.module), torch.no_grad():
         for inputs, _ in probe.dataset.batches("train", _BATCH, shuffle=False, device=probe.device, augment=False):
-            found.append(to_numpy(functional_call(probe.module, given, (inputs,)).argmax(dim=1)))
+            outputs = class_scores(functional_call(probe.module, given, (inputs,)))
+            found.append(to_numpy(outputs.argmax(dim=1)))
             examples += len(inputs)
     # Forward passes alone: a third of what the counter knows.
     probe.charge(examples, 1 / 3)

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from ...models.class_scores import class_scores
 from ...models.evaluating import evaluating
 from ...models.tensors import to_numpy
 from ..evidence.stream import batches_of
@@ -47,7 +48,7 @@ def ratio_search(probe: Probe) -> Outcome:
             for name, mask in masks_of(densities).items():
                 kept = torch.from_numpy(arrays[name] * mask)
                 parameters[name].copy_(kept)
-        losses = torch.stack([F.cross_entropy(probe.module(x), y, reduction="sum") for x, y in batches])
+        losses = torch.stack([F.cross_entropy(class_scores(probe.module(x)), y, reduction="sum") for x, y in batches])
         examples = sum(len(y) for _, y in batches)
         # Forward passes alone: a third of what the counter knows.
         probe.charge(examples, 1 / 3)

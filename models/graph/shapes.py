@@ -122,7 +122,11 @@ def _scratch(model: onnx.ModelProto, sizes: dict[str, int], step: int) -> tuple[
             constants[tensor.name] = _to_array(tensor)
         else:
             graph.input.append(onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, list(tensor.dims)))
+    given = {value.name for value in graph.input}
     for value in model.graph.output:
+        if value.name in given:
+            # Said again without its extents, an input that is handed through would have none.
+            continue
         output = graph.output.add()
         output.CopyFrom(value)
         output.type.tensor_type.ClearField("shape")

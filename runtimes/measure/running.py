@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from ...errors import UnsupportedError
 from ...files import Array
 from ..base import Session
 
@@ -22,11 +23,20 @@ def run_all(session: Session, inputs: Sequence[Array], batch: int = BATCH) -> Ar
         session: a loaded network.
         inputs: one array per input, all with the same first axis.
         batch: examples a run, for networks that take any number.
+
+    Raises:
+        UnsupportedError: the outputs are not one row an example.
     """
     size = session.fixed_batch or batch
     count = len(inputs[0])
     outputs = []
     for begin in range(0, count, size):
         rows = np.arange(begin, begin + size if session.fixed_batch else min(begin + size, count)) % count
-        outputs.append(session.run(*(np.ascontiguousarray(array[rows]) for array in inputs)))
+        output = session.run(*(np.ascontiguousarray(array[rows]) for array in inputs))
+        if output.ndim == 0 or len(output) != len(rows):
+            raise UnsupportedError(
+                f"the network's first output has shape {output.shape} for {len(rows)} examples; expected one row an "
+                "example."
+            )
+        outputs.append(output)
     return np.concatenate(outputs)[:count]

@@ -14,7 +14,7 @@ from ...files import Array
 from ...models.source import ModelRecord
 from .. import RUNTIMES
 from ..base import Session
-from ..torch_dense import dense_session, source_of, state_of
+from ..torch_dense import reference_session, source_of
 from .inputs import example_inputs, input_specs
 from .memory import Failure, Footprint, footprint
 from .sources import typed_source
@@ -190,8 +190,7 @@ class Subject:
             reason = self._untried_refusal(REFERENCE)
             if reason is not None:
                 raise UnsupportedError(f"the reference is PyTorch, and there {reason}.")
-        tensors = self.checkpoint.dense_state() if self.checkpoint else state_of(self.artifact)
-        return dense_session(self.source(), tensors, threads=self._threads)
+        return reference_session(self.source(), self.artifact, self.checkpoint, threads=self._threads)
 
     def mismatch(self, other: Subject) -> str | None:
         """Return why a baseline is of another network (inputs of other shape or dtype), or None when it is not."""

@@ -1,0 +1,200 @@
+"""Networks of a user's own that are unlike those of the zoo: every command either serves them or says why not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from sparsepack.cli import run
+from sparsepack.errors import UnsupportedError
+from sparsepack.models.chain import chain_of
+from sparsepack.models.class_scores import class_scores
+from sparsepack.runtimes.measure.running import run_all
+from sparsepack.runtimes.torch_dense import TorchSession
+
+NETWORKS = '''
+import warnings
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+
+class TwoInputs(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.image = nn.Conv2d(1, 8, 3)
+        self.table = nn.Linear(5, 8)
+        self.out = nn.Linear(16, 3)
+
+    def forward(self, image, table):
+        return self.out(torch.cat([F.relu(self.image(image)).mean((2, 3)), F.relu(self.table(table))], 1))
+
+
+def two_inputs():
+    return TwoInputs(), (torch.randn(2, 1, 6, 6), torch.randn(2, 5))
+
+
+class Several(nn.Module):
+    def __init__(self, kind):
+        super().__init__()
+        self.body = nn.Linear(8, 16)
+        self.out = nn.Linear(16, 3)
+        self.kind = kind
+
+    def forward(self, x):
+        scores = self.out(F.relu(self.body(x)))
+        given = {"dict": {"scores": scores}, "tuple": (scores, x), "sum": scores.sum(), "map": scores[:, :, None]}
+        return given[self.kind]
+
+
+def gives_dict():
+    return Several("dict"), (torch.randn(2, 8),)
+
+
+def gives_tuple():
+    return Several("tuple"), (torch.randn(2, 8),)
+
+
+def gives_sum():
+    return Several("sum"), (torch.randn(2, 8),)
+
+
+def gives_map():
+    return Several("map"), (torch.randn(2, 8),)
+
+
+def untrained():
+    return nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 3)).requires_grad_(False)
+
+
+def normalised():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        first = nn.utils.weight_norm(nn.Linear(8, 16))
+    return nn.Sequential(first, nn.ReLU(), nn.Linear(16, 3))
+
+
+class Tables(nn.Module):
+    """Buffers and parameters of many types, some of which a graph takes into its constants."""
+
+    def __init__(self):
+        super().__init__()
+        self.body = nn.Linear(8, 16)
+        self.out = nn.Linear(16, 3)
+        self.unused = nn.Linear(5, 5)
+        self.steps = nn.Parameter(torch.tensor([3]), requires_grad=False)
+        self.register_buffer("order", torch.tensor([1, 0, 2, 3, 4, 5, 7, 6]))
+        self.register_buffer("flags", torch.tensor([True, False] * 4))
+        self.register_buffer("shift", torch.arange(6.0).sin())
+
+    def forward(self, x):
+        x = x[:, self.order] * self.flags.float()
+        return self.out(F.relu(self.body(x))) + self.shift[:3] + self.steps.float()
+
+
+def tables():
+    return Tables(), (torch.randn(2, 8),)
+
+
+def data():
+    draw = np.random.default_rng(0)
+    labels = draw.integers(0, 3, 64)
+    inputs = (draw.normal(size=(3, 8))[labels] + 0.5 * draw.normal(size=(64, 8))).astype(np.float32)
+    return inputs[:48], labels[:48], inputs[48:], labels[48:]
+'''
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    (tmp_path / "nets.py").write_text(NETWORKS)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def prune(factory: str, *more: str) -> int:
+    return run(["prune", f"nets.py:{factory}", "--sparsity", "0.5", "-o", "run", *more])
+
+
+def test_an_exported_program_of_two_inputs_is_loaded_again(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert prune("two_inputs", "--method", "magnitude", "--data", "none") == 0
+    typed = ["--model", "nets.py:two_inputs"]
+    assert run(["export", "run", "--to", "torch-export", "-o", "net.pt2", *typed]) == 0
+    assert run(["verify", "net.pt2", "--against", "run", *typed]) == 0
+    # PyTorch itself still refuses inputs of unequal batches.
+    program = torch.export.load("net.pt2").module()
+    with pytest.raises(AssertionError, match=r"size\(\)\[0\]"):
+        program(torch.zeros(2, 1, 6, 6), torch.zeros(3, 5))
+
+
+@pytest.mark.parametrize("kind", ["dict", "tuple", "sum", "map"])
+@pytest.mark.parametrize("method", ["magnitude", "snip", "grasp", "diagonal-fisher", "mlprune"])
+def test_training_without_class_scores_is_refused_in_a_line(
+    here: Path, kind: str, method: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert prune(f"gives_{kind}", "--method", method, "--data", "nets.py:data", "--epochs", "1") == 1
+    shown = capsys.readouterr().err
+    assert "the model returned" in shown and "float [examples, classes]" in shown
+
+
+def test_calibration_needs_no_class_scores(here: Path) -> None:
+    assert prune("gives_dict", "--method", "wanda", "--data", "nets.py:data", "--epochs", "0") == 0
+
+
+def test_class_scores_are_float_and_of_two_axes() -> None:
+    scores = torch.zeros(4, 3)
+    assert class_scores(scores) is scores
+    for other in (scores[0], scores.long(), (scores,), {"a": scores}, None):
+        with pytest.raises(UnsupportedError, match="need class scores"):
+            class_scores(other)
+
+
+@pytest.mark.parametrize("method", ["magnitude", "rigl", "snip", "grasp", "diagonal-fisher", "obd"])
+def test_a_network_that_trains_nothing_is_refused_in_a_line(
+    here: Path, method: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert prune("untrained", "--method", method, "--data", "nets.py:data", "--epochs", "1") == 1
+    assert "requires_grad" in capsys.readouterr().err
+
+
+def test_a_network_that_trains_nothing_is_pruned_without_training(here: Path) -> None:
+    assert prune("untrained", "--method", "magnitude", "--data", "nets.py:data", "--epochs", "0") == 0
+
+
+def test_a_weight_that_hooks_compute_is_no_step_of_a_chain(here: Path) -> None:
+    with pytest.warns(FutureWarning, match="weight_norm"):
+        first = torch.nn.utils.weight_norm(torch.nn.Linear(8, 16))
+    module = torch.nn.Sequential(first, torch.nn.ReLU(), torch.nn.Linear(16, 3))
+    assert chain_of(module, (torch.zeros(2, 8),)) is None
+    assert prune("normalised", "--method", "magnitude", "--data", "nets.py:data", "--epochs", "1") == 0
+
+
+def test_a_network_without_a_row_an_example_is_not_compared(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    session = TorchSession(lambda x: x.sum(), "cpu")
+    with pytest.raises(UnsupportedError, match=r"shape \(\) for 5 examples"):
+        run_all(session, [np.zeros((5, 2), np.float32)])
+    assert prune("gives_sum", "--method", "magnitude", "--data", "none") == 0
+    typed = ["--model", "nets.py:gives_sum"]
+    assert run(["export", "run", "--to", "torchscript", "-o", "net.pt", *typed]) == 0
+    assert run(["verify", "net.pt", "--against", "run", *typed]) == 1
+    assert "expected one row an example" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("to", ["onnx", "onnx-unpack", "onnx-sparse"])
+def test_a_graph_need_not_list_what_it_takes_into_its_constants(
+    here: Path, to: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert prune("tables", "--method", "magnitude", "--data", "none") == 0
+    typed = ["--model", "nets.py:tables"]
+    assert run(["export", "run", "--to", to, "-o", "net.onnx", *typed]) == 0
+    assert run(["verify", "net.onnx", *typed]) == 0
+    assert "parity" in capsys.readouterr().out
+    assert run(["verify", "net.onnx", "--against", "run", *typed]) == 0
+
+
+def test_channels_are_found_beside_an_input_that_is_handed_through(here: Path) -> None:
+    assert prune("gives_tuple", "--method", "magnitude", "--structure", "channel", "--data", "none") == 0
