@@ -42,14 +42,15 @@ def deterministic(threads: int, device: torch.device) -> Iterator[None]:
     memory: Any = torch.utils.deterministic
     before = (
         torch.get_num_threads(),
-        torch.are_deterministic_algorithms_enabled(),
-        torch.is_deterministic_algorithms_warn_only_enabled(),
+        torch.get_deterministic_debug_mode(),
         memory.fill_uninitialized_memory,
         torch.backends.cudnn.benchmark,
         torch.get_rng_state(),
     )
     torch.set_num_threads(threads)
-    torch.use_deterministic_algorithms(True)
+    # The same switch as torch.use_deterministic_algorithms, which loads the whole compiler, a second and a half, to tell
+    # it as well; nothing is compiled here.
+    torch.set_deterministic_debug_mode("error")
     # Filling every fresh tensor would cost a tenth of the training time and hides no race of ours.
     memory.fill_uninitialized_memory = False
     torch.backends.cudnn.benchmark = False
@@ -57,10 +58,10 @@ def deterministic(threads: int, device: torch.device) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before[0])
-        torch.use_deterministic_algorithms(before[1], warn_only=before[2])
-        memory.fill_uninitialized_memory = before[3]
-        torch.backends.cudnn.benchmark = before[4]
-        torch.set_rng_state(before[5])
+        torch.set_deterministic_debug_mode(before[1])
+        memory.fill_uninitialized_memory = before[2]
+        torch.backends.cudnn.benchmark = before[3]
+        torch.set_rng_state(before[4])
 
 
 @contextmanager

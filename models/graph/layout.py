@@ -19,8 +19,6 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from ...errors import UnsupportedError
 
@@ -106,6 +104,9 @@ class Cells:
         """Return the unit of every cell: cells in the same class of ties get the same number."""
         if not self._ties:
             return np.arange(self.count, dtype=np.int64)
+        from scipy.sparse import coo_array
+        from scipy.sparse.csgraph import connected_components
+
         left = np.concatenate([tie[0] for tie in self._ties])
         right = np.concatenate([tie[1] for tie in self._ties])
         graph = coo_array((np.ones(left.size, np.int8), (left, right)), shape=(self.count, self.count))
