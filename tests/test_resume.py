@@ -182,9 +182,9 @@ def kill_until_done(tmp_path: Path, name: str, *, epochs: int, kills: int, seed:
     assert timeless(tmp_path / "parts") == timeless(tmp_path / "whole")
 
 
-# Every stop between two steps is tested above in one process, for every kind of run. A real kill is tried on one of each
-# state that goes on (an optimiser's, rounds and their tape, a mask that moves, two networks); on all where it is asked
-# how often.
+# Every stop between two steps is tested above in one process, for every kind of run. A real kill is tried on one of
+# each state that goes on (an optimiser's, rounds and their tape, a mask that moves, two networks); on all where it is
+# asked how often.
 KILLS = int(os.environ.get("SPARSEPACK_KILLS", "2"))
 KILLED = RUNS if "SPARSEPACK_KILLS" in os.environ else ("dense-adam", "lottery-ticket", "dual-ticket", "rigl")
 

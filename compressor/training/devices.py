@@ -48,8 +48,8 @@ def deterministic(threads: int, device: torch.device) -> Iterator[None]:
         torch.get_rng_state(),
     )
     torch.set_num_threads(threads)
-    # The same switch as torch.use_deterministic_algorithms, which loads the whole compiler, a second and a half, to tell
-    # it as well; nothing is compiled here.
+    # The same switch as torch.use_deterministic_algorithms, which loads the whole compiler, a second and a half, to
+    # tell it as well; nothing is compiled here.
     torch.set_deterministic_debug_mode("error")
     # Filling every fresh tensor would cost a tenth of the training time and hides no race of ours.
     memory.fill_uninitialized_memory = False
