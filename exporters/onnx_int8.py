@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import tempfile
 import warnings
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -77,6 +78,8 @@ def _quantised(model: onnx.ModelProto, calibration: Sequence[Array]) -> onnx.Mod
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
+    from ..models.graph.lowering import quiet_exporter
+
     constants = {tensor.name for tensor in model.graph.initializer}
     inputs = [value for value in model.graph.input if value.name not in constants]
     if len(inputs) != len(calibration) or any(len(array) == 0 for array in calibration):
@@ -94,8 +97,8 @@ def _quantised(model: onnx.ModelProto, calibration: Sequence[Array]) -> onnx.Mod
         def get_next(self) -> dict[str, Array] | None:
             return next(self._feeds, None)
 
-    with tempfile.TemporaryDirectory() as name, warnings.catch_warnings():
-        # Not the user's business: the quantiser talks about its own deprecated arguments.
+    # Not the user's business: the quantiser talks about its own deprecated arguments and about tensors of one axis.
+    with tempfile.TemporaryDirectory() as name, quiet_exporter(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         folder = Path(name)
         onnx.save(model, folder / "model.onnx")
@@ -109,10 +112,29 @@ def _quantised(model: onnx.ModelProto, calibration: Sequence[Array]) -> onnx.Mod
                 per_channel=True,
                 activation_type=QuantType.QUInt8,
                 weight_type=QuantType.QInt8,
+                nodes_to_exclude=_shared_lookups(folder / "folded.onnx"),
             )
         except (ValueError, TypeError, RuntimeError, KeyError) as error:
             raise UnsupportedError(f"ONNX Runtime's quantiser does not take the network: {error}") from error
         return onnx.load(folder / "int8.onnx")
+
+
+def _shared_lookups(path: Path) -> list[str]:
+    """Name the lookups (Gather) in a table that other nodes read too, as a tied embedding is; the file gets the names.
+
+    Quantised along the axis of the others, such a table would give scales of its rows to what is looked up in it, with
+    which no runtime computes.
+    """
+    import onnx
+
+    model = onnx.load(path)
+    tables = {tensor.name for tensor in model.graph.initializer}
+    readers = Counter(name for node in model.graph.node for name in set(node.input) & tables)
+    found = [node for node in model.graph.node if node.op_type == "Gather" and readers[node.input[0]] > 1]
+    for number, node in enumerate(found):
+        node.name = node.name or f"lookup_{number}"
+    onnx.save(model, path)
+    return [node.name for node in found]
 
 
 def _feeds(names: Sequence[str], arrays: Sequence[Array], size: int) -> Iterator[dict[str, Array]]:

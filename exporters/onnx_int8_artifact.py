@@ -75,8 +75,8 @@ class OnnxInt8Artifact(Artifact):
         if name in self._places:
             axis = self._places[name][3]
             lengths = {part.size for part in parts[1:]}
-            whole = parts[1].ndim == 0 or (-dense.ndim <= axis < dense.ndim and lengths == {dense.shape[axis]})
-            if not whole or parts[1].shape != parts[2].shape:
+            whole = parts[1].size == 1 or (-dense.ndim <= axis < dense.ndim and lengths == {dense.shape[axis]})
+            if not whole or parts[1].size != parts[2].size:
                 raise FileFormatError(f"{self.path}: the scales of tensor '{name}' do not fit it.")
             dense = dequantised(parts[0], parts[1], parts[2], axis)
         check_hash(self._manifest.record(self._entries[name]), dense)

@@ -58,6 +58,10 @@ def lowered(source: ModelSource, checkpoint: SparseCheckpoint) -> onnx.ModelProt
         model: onnx.ModelProto = onnx.load(patched)
     drop_seal(model)
     graph = model.graph
+    for tensor in graph.initializer:
+        # Weights may also stand in typed lists; the formats lay out bytes.
+        if tensor.name in state and not tensor.HasField("raw_data"):
+            tensor.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(tensor), tensor.name))
     kept = [node for node in graph.node if not _becomes_initializer(graph, node, set(state))]
     replace_nodes(graph, kept)
     return model

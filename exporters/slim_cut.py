@@ -13,6 +13,7 @@ from onnx import numpy_helper
 
 from ..models.graph.dimensions import Dimensions
 from ..models.graph.layout import covered
+from ..models.onnx_weights import FIRST_IR_WITH_FREE_INITIALIZERS
 
 Flags = npt.NDArray[np.bool_]
 Array = npt.NDArray[Any]
@@ -104,6 +105,7 @@ def _kept(dimensions: Dimensions, gone: Flags) -> tuple[dict[str, tuple[Flags | 
 
 def cut_initializers(cut: Cut) -> None:
     """Take the removed indices out of every initializer, one at a time."""
+    _constants_no_inputs(cut.model)
     for tensor in cut.model.graph.initializer:
         if tensor.name not in cut.kept:
             continue
@@ -113,3 +115,14 @@ def cut_initializers(cut: Cut) -> None:
                 array = np.compress(flags, array, axis)
         name = tensor.name
         tensor.CopyFrom(numpy_helper.from_array(np.ascontiguousarray(array), name))
+
+
+def _constants_no_inputs(model: onnx.ModelProto) -> None:
+    """Before version 4 every initializer is an input, too, whose extents would be those before the cut: end that."""
+    if model.ir_version >= FIRST_IR_WITH_FREE_INITIALIZERS:
+        return
+    constants = {tensor.name for tensor in model.graph.initializer}
+    inputs = [value for value in model.graph.input if value.name not in constants]
+    del model.graph.input[:]
+    model.graph.input.extend(inputs)
+    model.ir_version = FIRST_IR_WITH_FREE_INITIALIZERS

@@ -13,7 +13,7 @@ from .prunable import Kind, PrunableTensor, fans
 
 # Since IR version 4 an initializer that is also a graph input is a default the caller may override; before, every
 # initializer had to be listed as an input.
-_FIRST_IR_WITH_FREE_INITIALIZERS = 4
+FIRST_IR_WITH_FREE_INITIALIZERS = 4
 _WEIGHTED = ("Conv", "Gemm", "MatMul")
 
 
@@ -70,7 +70,7 @@ def prunable_constants(file: OnnxFile) -> list[PrunableTensor]:
 
 def _float_constants(file: OnnxFile) -> dict[str, StoredTensor]:
     overridable: set[str] = set()
-    if file.ir_version >= _FIRST_IR_WITH_FREE_INITIALIZERS:
+    if file.ir_version >= FIRST_IR_WITH_FREE_INITIALIZERS:
         overridable = {value.name for value in file.inputs}
     candidates = {name: file.stored(name) for name in file.constants if name and name not in overridable}
     return {name: tensor for name, tensor in candidates.items() if tensor is not None}

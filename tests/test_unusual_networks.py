@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import onnxruntime
 import pytest
 import torch
 
@@ -99,6 +100,43 @@ class Tables(nn.Module):
 
 def tables():
     return Tables(), (torch.randn(2, 8),)
+
+
+class Tied(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.table = nn.Embedding(16, 8)
+        self.body = nn.Linear(8, 8)
+        self.out = nn.Linear(8, 16, bias=False)
+        self.out.weight = self.table.weight
+
+    def forward(self, words):
+        return self.out(F.relu(self.body(self.table(words))).mean(1))
+
+
+def tied():
+    return Tied(), (torch.randint(0, 16, (2, 5)),)
+
+
+def words():
+    draw = np.random.default_rng(0)
+    inputs = draw.integers(0, 16, (64, 5))
+    inputs[0, 0] = 15
+    return inputs[:48], inputs[:48, 0], inputs[48:], inputs[48:, 0]
+
+
+def norms_of_images():
+    return nn.Sequential(
+        nn.Conv2d(1, 4, 3), nn.InstanceNorm2d(4, affine=True), nn.ReLU(), nn.Flatten(), nn.Linear(144, 3)
+    )
+
+
+def images():
+    draw = np.random.default_rng(0)
+    inputs = draw.normal(size=(64, 1, 8, 8)).astype(np.float32)
+    labels = draw.integers(0, 3, 64)
+    labels[:3] = [0, 1, 2]
+    return inputs[:48], labels[:48], inputs[48:], labels[48:]
 
 
 def data():
@@ -198,3 +236,19 @@ def test_a_graph_need_not_list_what_it_takes_into_its_constants(
 
 def test_channels_are_found_beside_an_input_that_is_handed_through(here: Path) -> None:
     assert prune("gives_tuple", "--method", "magnitude", "--structure", "channel", "--data", "none") == 0
+
+
+@pytest.mark.parametrize(("factory", "examples"), [("tied", "words"), ("norms_of_images", "images")])
+def test_eight_bits_of_tied_tables_and_of_vectors_run(
+    here: Path, factory: str, examples: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = ["--data", f"nets.py:{examples}"]
+    assert prune(factory, "--method", "magnitude", "--epochs", "1", *given) == 0
+    typed = ["--model", f"nets.py:{factory}"]
+    assert run(["export", "run", "--to", "onnx-int8", "-o", "net.onnx", *typed, *given]) == 0
+    assert "WARNING" not in capsys.readouterr().err
+    assert run(["verify", "net.onnx", "--against", "run", *typed]) == 0
+    assert "ok  parity" in capsys.readouterr().out
+    # What the file says it decodes to is what its graph computes with.
+    outputs = onnxruntime.InferenceSession("net.onnx", providers=["CPUExecutionProvider"]).get_outputs()
+    assert [output.name for output in outputs] == ["output"]

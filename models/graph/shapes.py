@@ -17,6 +17,7 @@ import onnx
 from onnx import numpy_helper
 
 from ...errors import FileFormatError, UnsupportedError
+from ..onnx_weights import FIRST_IR_WITH_FREE_INITIALIZERS
 from .folding import evaluate
 
 Array = npt.NDArray[Any]
@@ -122,16 +123,17 @@ def _scratch(model: onnx.ModelProto, sizes: dict[str, int], step: int) -> tuple[
             constants[tensor.name] = _to_array(tensor)
         else:
             graph.input.append(onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, list(tensor.dims)))
-    given = {value.name for value in graph.input}
+    given = initial | {value.name for value in graph.input}
     for value in model.graph.output:
         if value.name in given:
-            # Said again without its extents, an input that is handed through would have none.
+            # Said again without its extents, what is handed through would have none.
             continue
         output = graph.output.add()
         output.CopyFrom(value)
         output.type.tensor_type.ClearField("shape")
     graph.value_info.extend(_declared(model.graph, symbols))
-    scratch = onnx.ModelProto(ir_version=model.ir_version, graph=graph)
+    # Before version 4 an initializer counts only if it is an input, too.
+    scratch = onnx.ModelProto(ir_version=max(model.ir_version, FIRST_IR_WITH_FREE_INITIALIZERS), graph=graph)
     scratch.opset_import.extend(model.opset_import)
     return scratch, constants, batch
 
