@@ -8,6 +8,7 @@ to standard error. Frameworks are imported inside the commands, so that ``compre
 from __future__ import annotations
 
 import errno
+import io
 import sys
 import warnings
 from collections.abc import Sequence
@@ -29,6 +30,9 @@ from .run import run_recipe
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command line and exit with its code; no user mistake shows a traceback."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # A name that is no text, or a sign that the terminal lacks, is no reason to lose what was found.
+        sys.stdout.reconfigure(errors="backslashreplace")
     sys.exit(run(arguments))
 
 
@@ -59,6 +63,8 @@ def _run(arguments: Sequence[str] | None) -> int:
         error.show()
         return error.exit_code
     except SparsepackError as error:
+        if _while_interrupted(error):
+            return _interrupted()
         return _fail(str(error), error.exit_code)
     except KeyboardInterrupt:
         return _interrupted()
@@ -80,6 +86,15 @@ def _run(arguments: Sequence[str] | None) -> int:
 def _fail(message: str, code: int) -> int:
     click.echo(f"compress: error: {message}", err=True)
     return code
+
+
+def _while_interrupted(error: BaseException | None) -> bool:
+    """Return whether an error came of Ctrl-C: an import that it cuts short goes on to fail in its own words."""
+    while error is not None:
+        if isinstance(error, KeyboardInterrupt):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def _interrupted() -> int:

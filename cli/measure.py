@@ -84,6 +84,7 @@ def measure(
     **options: Any,
 ) -> int:
     """Measure storage, latency, memory, accuracy and parity of ARTIFACTs, and gate on the result."""
+    from ..files import path_text
     from ..runtimes.measure import measure as measure_artifacts
     from ..runtimes.measure.gates import verdict
     from ..runtimes.measure.record import NO_COMPARISON
@@ -106,7 +107,7 @@ def measure(
     report = Report(
         record,
         runs=[run_story(against)] if against is not None and against.is_dir() else [],
-        command=shlex.join(["compress", *typed]),
+        command=path_text(shlex.join(["compress", *typed])),
         allow_inconclusive=allow_inconclusive,
     )
     click.echo(write_outputs(report, files) or render(record))

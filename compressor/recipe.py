@@ -151,6 +151,9 @@ def single_run(recipe: Path | None, model: str | None, **options: Any) -> PruneR
     """
     # By identity: epochs=0 and seed=0 say something.
     given = {key: value for key, value in options.items() if not (value is None or value is False or value == ())}
+    for key, value in {"model": model or "", **given}.items():
+        for text in value if isinstance(value, tuple) else (value,):
+            _check_text(key, str(text))
     plain: dict[str, Any]
     if recipe is None:
         plain = {"version": VERSION, "runs": [{"name": "run"}]}
@@ -168,6 +171,16 @@ def single_run(recipe: Path | None, model: str | None, **options: Any) -> PruneR
     _overlay(plain, given)
     checked = _check(plain)
     return complete(checked._shared(), checked.runs[0], "")
+
+
+def _check_text(key: str, text: str) -> None:
+    """Refuse bytes that are no text, which a command line may hold: recipes and checkpoints record every setting."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise UsageError(
+            f"{key} is {text!a}, which is no UTF-8 text; a run records it, so give one that is."
+        ) from error
 
 
 def _overlay(plain: dict[str, Any], given: dict[str, Any]) -> None:

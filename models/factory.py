@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import os
 import random
 import sys
 import traceback
@@ -51,7 +52,7 @@ def load_factory(text: str, error: type[SparsepackError] = ModelError) -> Callab
             (while it is imported here, or in the returned function).
     """
     place, _, name = text.rpartition(":")
-    folder = Path(place).resolve().parent if place.endswith(".py") else Path.cwd()
+    folder = Path(os.path.realpath(place)).parent if place.endswith(".py") else Path.cwd()
     with _importable(folder), fixed_randomness(), UserCode(text, error):
         module = _load_file(Path(place), error) if place.endswith(".py") else _load_module(place, error)
     factory = getattr(module, name, None)

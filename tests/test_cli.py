@@ -146,6 +146,61 @@ def test_a_name_that_the_system_refuses_is_one_line(compress: Run, finished: Pat
         one_line(err)
 
 
+def test_a_name_that_is_no_text_is_measured_and_reported(compress: Run, finished: Path) -> None:
+    small = os.fsdecode(b"small\xff.spk")
+    Path(small).write_bytes((finished / "small.spk").read_bytes())
+    strict = {**os.environ, "PYTHONIOENCODING": "utf-8:strict"}
+    shown = subprocess.run([*COMMAND, "inspect", small], env=strict, capture_output=True, check=True, text=True)
+    assert r"small\udcff.spk: packed" in shown.stdout
+    reports = [f"--{kind}={kind}" for kind in ("json", "html", "markdown", "junit", "csv")]
+    assert compress("measure", small, *reports, "--time-budget", "0.05")[0] == 0
+    record = json.loads(Path("json").read_text())
+    assert record["artifacts"][0]["artifact"] == record["artifacts"][0]["path"] == r"small\xff.spk"
+    assert compress("report", "json")[0] == 0
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["net\udcff.onnx", "--data", "none"],
+        ["lenet-300-100", "--data", "npz:\udcff.npz"],
+        ["lenet-300-100", "--data", "none", "--weights", "\udcff"],
+        ["lenet-300-100", "--data", "none", "--exclude", "\udcff"],
+        ["lenet-300-100", "--data", "none", "--option", "norm=\udcff"],
+    ],
+)
+def test_a_setting_that_is_no_text_is_refused(compress: Run, words: list[str]) -> None:
+    code, _, err = compress("prune", *words, "--method", "magnitude", "--sparsity", "0.5", "-o", "run")
+    assert code == 2
+    assert "no UTF-8 text" in one_line(err)
+    assert not Path("run").exists()
+
+
+def test_a_circle_of_links_is_one_line(compress: Run, finished: Path) -> None:
+    for name in ("loop", "loop.py"):
+        Path(name).symlink_to(name)
+    small = str(finished / "small.spk")
+    for words in (
+        ["analyze", "loop", str(finished / "run")],
+        ["prune", "loop.py:build", "--method", "magnitude", "--sparsity", "0.5", "-o", "run"],
+        ["inspect", "loop"],
+        ["measure", small, "--baseline", "loop"],
+    ):
+        code, _, err = compress(*words)
+        assert code in (1, 2), words
+        one_line(err)
+    assert compress("measure", small, "--html", "loop", "--csv", "csv", "--time-budget", "0.05")[0] == 0
+
+
+def test_ctrl_c_that_comes_out_as_another_error_is_still_ctrl_c(compress: Run) -> None:
+    Path("net.py").write_text(
+        "def build():\n    try:\n        raise KeyboardInterrupt\n    except missing.Error:\n        pass\n"
+    )
+    code, _, err = compress("prune", "net.py:build", "--method", "magnitude", "--sparsity", "0.5", "-o", "run")
+    assert code == 130
+    assert err.startswith("compress: interrupted") and err.count("\n") == 1
+
+
 def test_a_name_as_long_as_the_system_allows_is_written(compress: Run, finished: Path) -> None:
     name = "x" * 251 + ".spk"
     assert compress("export", str(finished / "run"), "--to", "packed", "-o", name)[0] == 0

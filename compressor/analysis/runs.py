@@ -5,6 +5,7 @@ In: a RUN folder, or a checkpoint alone. Out: a :class:`History`. States stay in
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -123,7 +124,7 @@ def short_names(paths: Sequence[Path]) -> list[str]:
     Raises:
         UsageError: a path is given twice.
     """
-    resolved = [path.resolve() for path in paths]
+    resolved = [Path(os.path.realpath(path)) for path in paths]
     for place, path in enumerate(resolved):
         if path in resolved[:place]:
             raise UsageError(f"{paths[place]} is given twice; give each run once.")

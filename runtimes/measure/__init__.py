@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ...files import path_text
 from .. import find_runtime
 from . import gates
 from .baseline import RecordBaseline, is_record
@@ -128,10 +129,12 @@ def _names(artifacts: Sequence[Path]) -> dict[Path, str]:
     counts: dict[str, int] = {}
     for path in artifacts:
         counts[path.name] = counts.get(path.name, 0) + 1
-    return {path: path.name if counts[path.name] == 1 else str(path) for path in artifacts}
+    return {path: path_text(path.name if counts[path.name] == 1 else path) for path in artifacts}
 
 
 def _baseline(path: Path | None, threads: int, model: str | None) -> Subject | RecordBaseline | None:
     if path is None:
         return None
-    return RecordBaseline(path) if is_record(path) else Subject(path, path.name, threads=threads, model=model)
+    if is_record(path):
+        return RecordBaseline(path)
+    return Subject(path, path_text(path.name), threads=threads, model=model)

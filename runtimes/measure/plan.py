@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from ...errors import DataError, SparsepackError, UsageError
+from ...files import path_text
 from .. import RUNTIMES
 from ..base import Session
 from .accuracy import METRIC, top1
@@ -49,7 +50,7 @@ def measure_subject(subject: Subject, conditions: Conditions) -> ArtifactRecord:
     accuracy = _accuracy(subject, conditions, notes)
     record = ArtifactRecord(
         artifact=subject.name,
-        path=str(subject.artifact.path),
+        path=path_text(subject.artifact.path),
         format=subject.artifact.format,
         sha256=subject.artifact.sha256,
         storage=_compared(on_disk, subject, conditions),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +12,7 @@ from ...compressor.grid import groups
 from ...compressor.recipe import load_recipe
 from ...compressor.run_folder import CHECKPOINT, RECIPE
 from ...errors import UsageError
-from ...files import refuse_existing, write_bytes
+from ...files import path_text, refuse_existing, write_bytes
 from ..measure.reading import read_record
 from ..measure.record import RECORD
 from .csv_file import to_csv
@@ -72,7 +73,7 @@ def check_outputs(files: Mapping[str, Path | None], force: bool) -> None:
         UsageError: two of them are the same file, or both standard output.
     """
     wanted = [path for path in files.values() if path is not None]
-    if len({path if path == STANDARD else path.resolve() for path in wanted}) < len(wanted):
+    if len({path if path == STANDARD else os.path.realpath(path) for path in wanted}) < len(wanted):
         raise UsageError("two reports are to be written to the same place; give each its own file.")
     for path in wanted:
         if path != STANDARD:
@@ -106,7 +107,7 @@ def read_report(path: Path) -> Report:
         FileFormatError: the record is damaged or of another version, or a checkpoint is.
     """
     if not path.is_dir():
-        return Report(read_record(path), title=path.stem)
+        return Report(read_record(path), title=path_text(path.stem))
     file = path / RECORD
     if not file.exists():
         raise UsageError(f"{path} holds no {RECORD}; give a folder that 'compress run' finished, or a record file.")
@@ -125,7 +126,7 @@ def job_report(out: Path, record: Mapping[str, Any], *, allow_inconclusive: bool
     names = dict.fromkeys(artifact["artifact"].rpartition("/")[0] for artifact in record["artifacts"])
     return Report(
         record,
-        title=out.resolve().name,
+        title=path_text(out.resolve().name),
         runs=[run_story(out / name) for name in names if (out / name / CHECKPOINT).exists()],
         recipe=recipe.read_text(encoding="utf-8") if recipe.exists() else None,
         command=f"compress run {RECIPE} -o out" if recipe.exists() else None,
