@@ -3,6 +3,7 @@
 import os
 import signal
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,17 @@ settings.load_profile("sparsepack")
 # A shell starts its background jobs with Ctrl-C ignored, which they hand on to all that they start; tests send it.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def exporter_reads_its_operators_once() -> None:
+    """Half of exporting a small network is PyTorch parsing the five hundred operators that it can write, every time."""
+    from torch.onnx._internal import _lazy_import
+
+    # Private, so it may be gone in another release; the tests are slower then.
+    apis: Any = getattr(_lazy_import, "onnxscript_apis", None)
+    if apis is not None:
+        apis.get_torchlib_ops = cache(lambda: apis.__getattr__("get_torchlib_ops")())
 
 
 @pytest.fixture(scope="session")
