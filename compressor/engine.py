@@ -224,6 +224,7 @@ class Engine:
         data = self.network.required_data()
         if stage.data is not None:
             other = load_data(stage.data, augment=stage.settings.augment)
+            other = other and other.shaped(data.input_spec.shape)
             if other is None or (other.classes, other.input_spec) != (data.classes, data.input_spec):
                 raise UsageError(
                     f"the source data '{stage.data}' does not have the inputs and the number of classes of "

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from ..errors import OutputExistsError, UsageError
+from ..errors import ModelError, OutputExistsError, UsageError
 from ..files import canonical_json, sha256_file
 from .checkpoint import SparseCheckpoint
 from .interrupts import deferred_interrupts
@@ -160,25 +160,46 @@ def load_network(
         SparsepackError: one of them cannot be found or built, or the two do not fit.
     """
     from ..models.data import load_data
-    from ..models.source import OnnxSource, load_source
+    from ..models.source import OnnxSource
 
     if data is None:
         data = load_data(recipe.data, augment=recipe.train.augment)
     if source is None:
         source = checkpoint_source(recipe)
     if source is None:
-        source = load_source(
+        source = _load_for(recipe, data)
+    if isinstance(source, OnnxSource):
+        raise UsageError(f"'{recipe.model}' is no ONNX file, and the given source is one.")
+    if data is not None:
+        data = data.fitted(source.record)
+    return source, data
+
+
+def _load_for(recipe: PruneRecipe, data: Dataset | None) -> ModelSource:
+    """Load the model for the data's inputs; where it does not take images of one channel, for series."""
+    from ..models.source import load_source
+
+    def load(data: Dataset | None) -> ModelSource:
+        return load_source(
             recipe.model,
             weights=None if recipe.weights is None else Path(recipe.weights),
             options={} if data is None else data.model_options,
             inputs=None if data is None else [data.input_spec],
             allow_import=True,
         )
-    if isinstance(source, OnnxSource):
-        raise UsageError(f"'{recipe.model}' is no ONNX file, and the given source is one.")
-    if data is not None:
-        data.check_fits(source.record)
-    return source, data
+
+    try:
+        return load(data)
+    except ModelError:
+        series = None if data is None else data.shaped(data.input_spec.shape[1:])
+        if series is None or series is data:
+            raise
+        try:
+            return load(series)
+        except ModelError:
+            # What is wrong is not the channel axis; the first error is about what the user gave.
+            pass
+        raise
 
 
 def _onnx_job(recipe: PruneRecipe, source: OnnxSource) -> Job:

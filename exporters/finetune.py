@@ -96,7 +96,7 @@ def finetune_values(
         raise UsageError("--finetune-values trains a network that PyTorch builds; an ONNX file is not one.")
     if data is None:
         raise DataError("--finetune-values needs data to train on; the run had none, so name it with --data.")
-    data.check_fits(source.record)
+    data = data.fitted(source.record)
     device = torch.device("cpu")
     checkpoint = plain_checkpoint(checkpoint)
     coded = {part.entry.name: part for part in parts(checkpoint, values)}

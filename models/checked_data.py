@@ -26,9 +26,9 @@ def make_dataset(
 ) -> Dataset:
     """Check arrays and build a data set of them.
 
-    Images are uint8 or float [N, H, W] or [N, C, H, W]; feature vectors uint8 or float [N, F]; token ids any other
-    integers [N, T]. uint8 values are normalised with the training split's mean and deviation, floats are taken as they
-    are.
+    Images are uint8 or float [N, H, W] or [N, C, H, W], volumes [N, C, D, H, W]; feature vectors uint8 or float [N, F];
+    token ids any other integers [N, T]. A network may take [N, A, B] as series (:meth:`.dataset.Dataset.shaped`). uint8
+    values are normalised with the training split's mean and deviation, floats are taken as they are.
 
     Args:
         name: what to call it in messages.
@@ -114,10 +114,11 @@ def _checked_inputs(name: str, part: str, inputs: Array) -> Array:
         if inputs.size and int(inputs.min()) < 0:
             raise DataError(f"the data '{name}': {part} has the negative token id {int(inputs.min())}.")
         return inputs.astype(np.int64)
-    if inputs.ndim not in (2, 3, 4) or not (inputs.dtype == np.uint8 or inputs.dtype.kind == "f"):
+    if inputs.ndim not in (2, 3, 4, 5) or not (inputs.dtype == np.uint8 or inputs.dtype.kind == "f"):
         raise DataError(
             f"the data '{name}': {part} is {inputs.dtype} {inputs.shape}; expected images (uint8 or float, [N, H, W] "
-            "or [N, C, H, W]), feature vectors [N, F], or token ids (integers [N, T])."
+            "or [N, C, H, W]), volumes [N, C, D, H, W], series [N, length, features], feature vectors [N, F], or "
+            "token ids (integers [N, T])."
         )
     if inputs.dtype.kind == "f":
         # A sum is finite only if every value is; it needs no array of flags.

@@ -6,7 +6,7 @@ Guaranteed: ``batches`` is a pure function of its arguments, whatever was called
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -129,19 +129,35 @@ class Dataset:
         """Return the whole test split on the CPU: normalised inputs and int64 labels; not to be changed in place."""
         return self._prepared("test", torch.device("cpu"))
 
-    def check_fits(self, record: ModelRecord) -> None:
-        """Check that a network takes this data.
+    def shaped(self, shape: Sequence[int]) -> Dataset:
+        """Return the data with inputs of ``shape``, where one axis of extent 1 is all that is too many; else itself.
+
+        Arrays [N, A, B] are taken for images of one channel until a network says that it takes series [A, B].
+
+        Args:
+            shape: of one input; -1 fits any extent.
+        """
+        own = self.input_spec.shape
+        if _fits(shape, own) or own[:1] != (1,) or not _fits(shape, own[1:]):
+            return self
+        spec = InputSpec(self.input_spec.name, own[1:], self.input_spec.dtype)
+        return replace(self, train_inputs=self.train_inputs[:, 0], test_inputs=self.test_inputs[:, 0], input_spec=spec)
+
+    def fitted(self, record: ModelRecord) -> Dataset:
+        """Return the data as a network takes it; see :meth:`shaped`.
 
         Raises:
             DataError: shape, dtype, number of classes or token ids do not fit; it says both sides.
         """
+        found = self.shaped(record.inputs[0].shape) if len(record.inputs) == 1 else self
+        found._check_fits(record)
+        return found
+
+    def _check_fits(self, record: ModelRecord) -> None:
         if len(record.inputs) != 1:
             raise DataError(f"'{record.text}' has {len(record.inputs)} inputs; the data '{self.name}' has one.")
         wanted, got = record.inputs[0], self.input_spec
-        same_shape = len(wanted.shape) == len(got.shape) and all(
-            a in (-1, b) for a, b in zip(wanted.shape, got.shape, strict=True)
-        )
-        if not same_shape or wanted.dtype != got.dtype:
+        if not _fits(wanted.shape, got.shape) or wanted.dtype != got.dtype:
             raise DataError(
                 f"the data '{self.name}' has inputs of shape {got.shape}, {got.dtype}; '{record.text}' takes "
                 f"{wanted.shape}, {wanted.dtype}."
@@ -195,6 +211,10 @@ class Dataset:
             chosen = order[begin:end]
             stored = torch.from_numpy(np.ascontiguousarray(self.train_inputs[chosen])).to(device)
             yield self._finished(transform(stored, chosen)), _as_labels(self.train_labels[chosen]).to(device)
+
+
+def _fits(wanted: Sequence[int], got: Sequence[int]) -> bool:
+    return len(wanted) == len(got) and all(a in (-1, b) for a, b in zip(wanted, got, strict=True))
 
 
 def epoch_order(seed: int, epoch: int, count: int) -> npt.NDArray[np.int64]:

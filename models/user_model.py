@@ -30,7 +30,8 @@ def factory_source(
         text: ``file.py:factory`` or ``package.module:factory``.
         weights: a safetensors file, or None to keep the weights that the factory made.
         options: ``input_shape`` and ``classes`` of the data, if any.
-        inputs: the inputs, if the data (or the caller) knows them.
+        inputs: the inputs, if the data (or the caller) knows them; the factory's examples say whether arrays of two
+            axes are images of one channel or series.
 
     Raises:
         ModelError: the code raised, returned something else, or does not take these inputs.
@@ -40,7 +41,7 @@ def factory_source(
         check_weights_file(weights)
     factory = load_factory(text)
     module, examples = _unpack(text, factory())
-    specs = inputs or _specs_from_options(options) or _specs_from_examples(module, examples)
+    specs = _as_examples(inputs, examples) or _specs_from_options(options) or _specs_from_examples(module, examples)
     if not specs:
         raise ModelError(
             f"nothing says what {text} takes as input; give data, or let the factory return (module, example_inputs) "
@@ -78,6 +79,16 @@ def _unpack(text: str, returned: Any) -> tuple[nn.Module, tuple[Tensor, ...]]:
     if any(is_lazy(parameter) for parameter in module.parameters()):
         raise ModelError(f"{text} returned a module with lazy layers, which have no weights yet; give their sizes.")
     return module, tuple(examples)
+
+
+def _as_examples(inputs: list[InputSpec] | None, examples: tuple[Tensor, ...]) -> list[InputSpec] | None:
+    """Leave out the channel axis that data gives to arrays [N, A, B] where the factory's example is a series [A, B]."""
+    if not inputs or len(inputs) != 1 or len(examples) != 1:
+        return inputs
+    (spec,) = inputs
+    if spec.shape[:1] != (1,) or len(spec.shape) != examples[0].dim():
+        return inputs
+    return [InputSpec(spec.name, spec.shape[1:], spec.dtype)]
 
 
 def _specs_from_options(options: Mapping[str, Any]) -> list[InputSpec]:

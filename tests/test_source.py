@@ -123,7 +123,7 @@ def test_a_zoo_model_is_built_for_the_data() -> None:
         ["fc1 takes 64 features instead of 784."],
     )
     assert not source.brings_weights
-    data.check_fits(source.record)
+    data.fitted(source.record)
     assert source.build()(next(data.batches("train", 4))[0]).shape == (4, 10)
     # The same from the data's inputs alone, and from the record.
     assert torch_source("lenet-300-100", inputs=[data.input_spec]).record == source.record

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import torch
 from sparsepack.cli import run
 from sparsepack.errors import UnsupportedError
 from sparsepack.models.chain import chain_of
+from sparsepack.models.checked_data import make_dataset
 from sparsepack.models.class_scores import class_scores
 from sparsepack.runtimes.measure.running import run_all
 from sparsepack.runtimes.torch_dense import TorchSession
@@ -146,6 +148,78 @@ def data():
     return inputs[:48], labels[:48], inputs[48:], labels[48:]
 '''
 
+SERIES = """
+import numpy as np
+import torch
+from torch import nn
+
+
+def convolutions():
+    return bare(), torch.randn(2, 4, 16)
+
+
+def bare():
+    return nn.Sequential(nn.Conv1d(4, 8, 3), nn.ReLU(), nn.AdaptiveMaxPool1d(1), nn.Flatten(), nn.Linear(8, 3))
+
+
+class Attention(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.lift = nn.Linear(6, 16)
+        self.block = nn.TransformerEncoderLayer(16, 4, 32, dropout=0.0, batch_first=True)
+        self.out = nn.Linear(16, 3)
+
+    def forward(self, x):
+        return self.out(self.block(self.lift(x)).mean(1))
+
+
+def attention():
+    return Attention(), torch.randn(2, 5, 6)
+
+
+class Recurrent(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.cells = nn.GRU(6, 8, batch_first=True)
+        self.out = nn.Linear(8, 3)
+
+    def forward(self, x):
+        return self.out(self.cells(x)[0][:, -1])
+
+
+def recurrent():
+    return Recurrent(), torch.randn(2, 5, 6)
+
+
+def volumes():
+    layers = nn.Conv3d(1, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool3d(1), nn.Flatten(), nn.Linear(4, 3)
+    return nn.Sequential(*layers), torch.randn(2, 1, 6, 6, 6)
+
+
+def _data(*shape):
+    draw = np.random.default_rng(0)
+    labels = draw.integers(0, 3, 64)
+    labels[:3] = [0, 1, 2]
+    inputs = (draw.normal(size=(3, *shape))[labels] + 0.5 * draw.normal(size=(64, *shape))).astype(np.float32)
+    np.savez("test.npz", inputs[48:], labels[48:])
+    return inputs[:48], labels[:48], inputs[48:], labels[48:]
+
+
+def convolutions_data():
+    return _data(4, 16)
+
+
+def attention_data():
+    return _data(5, 6)
+
+
+recurrent_data = attention_data
+
+
+def volumes_data():
+    return _data(1, 6, 6, 6)
+"""
+
 
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
@@ -252,3 +326,45 @@ def test_eight_bits_of_tied_tables_and_of_vectors_run(
     # What the file says it decodes to is what its graph computes with.
     outputs = onnxruntime.InferenceSession("net.onnx", providers=["CPUExecutionProvider"]).get_outputs()
     assert [output.name for output in outputs] == ["output"]
+
+
+@pytest.mark.parametrize("factory", ["convolutions", "attention", "recurrent", "volumes"])
+def test_series_and_volumes_are_trained_and_exported(here: Path, factory: str) -> None:
+    (here / "series.py").write_text(SERIES)
+    given, typed = ["--data", f"series.py:{factory}_data"], ["--model", f"series.py:{factory}"]
+    short = ["--method", "magnitude", "--sparsity", "0.5", "--epochs", "1"]
+    assert run(["prune", f"series.py:{factory}", *short, *given, "-o", "run"]) == 0
+    assert run(["export", "run", "--to", "onnx", "-o", "net.onnx", *typed]) == 0
+    assert run(["export", "run", "--to", "onnx-int8", "-o", "int8.onnx", *typed, *given]) == 0
+    assert run(["verify", "net.onnx", "--against", "run", *typed]) == 0
+
+
+def test_accuracy_on_series_is_that_of_the_graph(here: Path) -> None:
+    (here / "series.py").write_text(SERIES)
+    given, typed = ["--data", "series.py:convolutions_data"], ["--model", "series.py:convolutions"]
+    short = ["--method", "magnitude", "--sparsity", "0.5", "--epochs", "1"]
+    assert run(["prune", "series.py:convolutions", *short, *given, "-o", "run"]) == 0
+    assert run(["export", "run", "--to", "onnx", "-o", "net.onnx", *typed]) == 0
+    only = ["--runtime", "onnxruntime-cpu", "--time-budget", "0.05", "--json", "record.json"]
+    assert run(["measure", "net.onnx", *typed, *given, *only]) == 0
+    record = json.loads((here / "record.json").read_text())
+    inputs, labels = np.load(here / "test.npz").values()
+    outputs = onnxruntime.InferenceSession("net.onnx", providers=["CPUExecutionProvider"]).run(None, {"input": inputs})
+    expected = float(np.mean(outputs[0].argmax(axis=1) == labels))
+    assert record["artifacts"][0]["accuracy"]["value"] == pytest.approx(expected)
+
+
+def test_series_for_a_network_without_examples(here: Path) -> None:
+    (here / "series.py").write_text(SERIES)
+    short = ["--method", "magnitude", "--sparsity", "0.5", "--epochs", "1"]
+    assert run(["prune", "series.py:bare", *short, "--data", "series.py:convolutions_data", "-o", "run"]) == 0
+
+
+def test_images_without_channels_are_images_for_networks_of_images(tmp_path: Path) -> None:
+    draw = np.random.default_rng(0)
+    images, labels = draw.normal(size=(12, 4, 16)).astype(np.float32), np.arange(12) % 3
+    data = make_dataset("mine", images, labels, images, labels)
+    assert data.input_spec.shape == (1, 4, 16) and data.shaped((1, 4, 16)) is data and data.shaped((4, 15)) is data
+    series = data.shaped((-1, 16))
+    assert series.input_spec.shape == (4, 16) and np.array_equal(series.train_inputs, images)
+    assert torch.equal(series.test()[0], torch.from_numpy(images))

@@ -37,7 +37,7 @@ class Networks:
             raise UsageError(f"{run.path} was made from an ONNX file, whose predictions are not analysed.")
         self.data = load_data(data)
         if self.data is not None:
-            self.data.check_fits(source.record)
+            self.data = self.data.fitted(source.record)
         self._source = source
         self._module = source.build()
 

@@ -91,7 +91,7 @@ def measure(
     yardstick = _baseline(baseline, threads, model)
     if dataset is not None:
         for subject in opened:
-            dataset.check_fits(subject.model_record())
+            dataset = dataset.fitted(subject.model_record())
     conditions = Conditions(
         yardstick,
         baseline_runtime,

@@ -101,8 +101,7 @@ def calibration(data: str, record: ModelRecord, *, allow_import: bool = True) ->
     loaded = load_data(data, allow_import=allow_import)
     if loaded is None:
         return None
-    loaded.check_fits(record)
-    inputs, _ = next(loaded.batches("train", EXAMPLES, augment=False))
+    inputs, _ = next(loaded.fitted(record).batches("train", EXAMPLES, augment=False))
     return (inputs.numpy(),)
 
 
