@@ -22,4 +22,4 @@ def report(path: Path, force: bool, **options: Any) -> None:
     files = report_files(options)
     check_outputs(files, force)
     found = read_report(path)
-    click.echo(write_outputs(found, files) or render(found.record))
+    click.echo(write_outputs(found, files) or render(found.record, groups=found.groups))

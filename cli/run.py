@@ -77,6 +77,6 @@ def run_recipe(
         record = run_job(loaded, output, force=force, progress=progress, jobs=at_once)
     report = job_report(output, record, allow_inconclusive=allow_inconclusive)
     write_outputs(report, {kind: output / name for kind, name in REPORTS.items()})
-    click.echo(render(record, summary=True))
+    click.echo(render(record, summary=True, groups=report.groups))
     click.echo(f"report: {output / REPORTS['html']}")
     return 0 if verdict(record, allow_inconclusive) else 1

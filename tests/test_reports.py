@@ -275,6 +275,21 @@ def test_only_runs_that_differ_by_their_seed_are_put_together() -> None:
     assert group.median_ms is None
 
 
+def test_means_over_seeds_stand_in_every_report_for_people() -> None:
+    plain = record()
+    for artifact, name in zip(plain["artifacts"], ("a-0/packed", "a-1/packed", "b-0/packed"), strict=True):
+        artifact["artifact"] = name
+    groups = {"a-0": "a-0", "a-1": "a-0", "b-0": "b-0"}
+    # 97.2 and 97.5 %: Student's t of one degree of freedom, 12.706, times half their difference.
+    assert [artifact["accuracy"]["value"] for artifact in plain["artifacts"][:2]] == [0.975, 0.972]
+    page = "".join(Reader(html_page(plain, title="t", groups=groups)).words)
+    for text in (to_markdown(plain, "t", groups), render(plain, summary=True, groups=groups), page):
+        assert "530 B ±" in text and " % ± 1.9 %" in text
+        assert text.lower().count("over the seeds") >= 1
+    for text in (to_markdown(plain, "t"), render(plain)):
+        assert "seeds" not in text
+
+
 def test_a_mask_is_averaged_into_its_picture() -> None:
     rows = np.zeros((4, 6), np.bool_)
     rows[:2, :3] = True

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from . import seeds
 from .headline import headlines, regression_lines
 from .notes import notes
 from .rows import shown_rows
@@ -14,12 +15,13 @@ _MARKS = {True: "✅ met", False: "❌ **not met**", None: "⚠️ open"}
 _COLUMNS = ("artifact", "sparsity", "size", "vs dense", "vs zip", "accuracy", "runtime", "ms", "speedup (95 %)")
 
 
-def to_markdown(record: Mapping[str, Any], title: str) -> str:
+def to_markdown(record: Mapping[str, Any], title: str, groups: Mapping[str, str] | None = None) -> str:
     """Return the report as GitHub-flavoured Markdown.
 
     Args:
         record: a measurement record, as plain data.
         title: its heading.
+        groups: by run, what it is called together with the runs that differ from it by their seed alone.
     """
     artifacts, requirements = record["artifacts"], record["requirements"]
     parts = [f"## {_text(title)}", "\n".join(f"- {_text(line)}" for line in headlines(record))]
@@ -37,6 +39,9 @@ def to_markdown(record: Mapping[str, Any], title: str) -> str:
         parts.append(_table(("", "requirement", "artifact", "measured", "because"), judged, right=(3,)))
     rows = [_row(row) for row in shown_rows(artifacts)]
     parts.append(_table(_COLUMNS, rows, right=(1, 2, 3, 4, 5, 7, 8)))
+    means = [[_text(cell) for cell in seeds.cells(group)] for group in seeds.over_seeds(artifacts, groups or {})]
+    if means:
+        parts.append(f"### Over the seeds\n\n{_table(seeds.COLUMNS, means, right=(1, 2, 3, 4))}\n\n{seeds.LEGEND}")
     worse = regression_lines(artifacts)
     if worse:
         parts.append("\n".join(["### Worse than the earlier record", "", *(f"- {_text(line)}" for line in worse)]))

@@ -58,7 +58,7 @@ KINDS: dict[str, Callable[[Report], str]] = {
         command=report.command,
         groups=report.groups,
     ),
-    "markdown": lambda report: to_markdown(report.record, report.title),
+    "markdown": lambda report: to_markdown(report.record, report.title, report.groups),
     "junit": lambda report: to_junit(report.record, allow_inconclusive=report.allow_inconclusive),
     "csv": lambda report: to_csv(report.record),
     "json": lambda report: to_json(dict(report.record)),

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from .rows import fastest
+from .units import digits, human_bytes, percent
+
+COLUMNS = ("artifact", "seeds", "bytes", "accuracy", "ms")
+LEGEND = "means over runs that differ by their seed alone, with their 95 % interval; named after the first of them"
 
 
 @dataclass(frozen=True)
@@ -70,6 +74,23 @@ def over_seeds(artifacts: Sequence[Mapping[str, Any]], groups: Mapping[str, str]
         if run in groups:
             found.setdefault(f"{groups[run]}/{kind}", []).append(artifact)
     return [_group(name, members) for name, members in found.items() if len(members) > 1]
+
+
+def cells(group: Group) -> tuple[str, str, str, str, str]:
+    """Return a group as people read it, in the order of :data:`COLUMNS`."""
+    return (
+        group.name,
+        str(group.seeds),
+        _shown(group.bytes, human_bytes),
+        _shown(group.accuracy, percent),
+        _shown(group.median_ms, digits),
+    )
+
+
+def _shown(value: Mean | None, show: Callable[[float], str]) -> str:
+    if value is None:
+        return "-"
+    return show(value.value) if value.half is None else f"{show(value.value)} ± {show(value.half)}"
 
 
 def _group(name: str, members: Sequence[Mapping[str, Any]]) -> Group:

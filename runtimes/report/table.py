@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from . import seeds
 from .headline import failure_lines, regression_lines
 from .notes import notes
 from .units import digits, human_bytes, percent, ratio, speedup
@@ -31,13 +32,19 @@ _LEGEND = (
 
 
 def render(
-    record: Mapping[str, Any], *, summary: bool = False, width: int | None = None, colour: bool | None = None
+    record: Mapping[str, Any],
+    *,
+    summary: bool = False,
+    groups: Mapping[str, str] | None = None,
+    width: int | None = None,
+    colour: bool | None = None,
 ) -> str:
     """Return the whole report as text.
 
     Args:
         record: a measurement record, as plain data.
         summary: one table with a line per artifact and its median time, instead of one for sizes and one for times.
+        groups: by run, what it is called together with the runs that differ from it by their seed alone.
         width: columns; by default those of the terminal, or 100 when there is none.
         colour: whether to write colours; by default only to a terminal.
     """
@@ -46,6 +53,7 @@ def render(
     parts += [_summary_table(artifacts) if summary else _storage_table(artifacts), Text(_LEGEND)]
     if not summary and any(_measured(artifact) for artifact in artifacts):
         parts.append(_latency_table(artifacts))
+    parts += _seed_tables(artifacts, groups or {})
     parts += _extra_tables(artifacts)
     parts += _layer_tables(artifacts)
     parts += [Text(f"* {line}") for line in notes(artifacts)]
@@ -80,6 +88,16 @@ def _table(title: str, columns: Iterable[tuple[str, str]]) -> Table:
         # Only names may be folded; a number cut in two is misread.
         table.add_column(name, justify="right" if side == "r" else "left", no_wrap=side != "f", overflow="fold")
     return table
+
+
+def _seed_tables(artifacts: Sequence[Mapping[str, Any]], groups: Mapping[str, str]) -> list[Text | Table]:
+    found = seeds.over_seeds(artifacts, groups)
+    if not found:
+        return []
+    table = _table("over the seeds", [(name, "r" if place else "f") for place, name in enumerate(seeds.COLUMNS)])
+    for group in found:
+        table.add_row(*seeds.cells(group))
+    return [table, Text(seeds.LEGEND)]
 
 
 def _conditions(environment: Mapping[str, Any]) -> str:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from ..figures import Point, scatter
 from ..rows import fastest, shown_rows
-from ..seeds import Mean, over_seeds
+from ..seeds import COLUMNS, LEGEND, cells, over_seeds
 from ..units import digits, human_bytes, percent, ratio, speedup
 from .markup import Cell, table
 
@@ -48,25 +48,12 @@ _LEGEND = (
 
 def seeds_table(record: Mapping[str, Any], groups: Mapping[str, str]) -> str:
     """Return means over the seeds; nothing where no two runs differ by their seed alone."""
-    rows = [
-        (
-            Cell(group.name),
-            Cell(str(group.seeds), float(group.seeds)),
-            _mean(group.bytes, human_bytes),
-            _mean(group.accuracy, percent),
-            _mean(group.median_ms, digits),
-        )
-        for group in over_seeds(record["artifacts"], groups)
-    ]
-    legend = "Means over runs that differ by their seed alone, with their 95 % interval; named after the first of them."
-    return table(("artifact", "seeds", "bytes", "accuracy", "ms"), rows, legend) if rows else ""
-
-
-def _mean(mean: Mean | None, show: Callable[[float], str]) -> Cell:
-    if mean is None:
-        return NONE
-    spread = "" if mean.half is None else f" ± {show(mean.half)}"
-    return Cell(f"{show(mean.value)}{spread}", mean.value)
+    rows = []
+    for group in over_seeds(record["artifacts"], groups):
+        means = (None if mean is None else mean.value for mean in (group.bytes, group.accuracy, group.median_ms))
+        values = (None, float(group.seeds), *means)
+        rows.append([Cell(text, value) for text, value in zip(cells(group), values, strict=True)])
+    return table(COLUMNS, rows, f"{LEGEND[0].upper()}{LEGEND[1:]}.") if rows else ""
 
 
 def _row(row: Mapping[str, Any]) -> list[Cell]:
