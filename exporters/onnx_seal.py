@@ -62,10 +62,6 @@ def read_seal(path: Path) -> bytes | None:
         frame = _frame(path, stream.read(_HEAD))
         if frame is None:
             return None
-        if frame.value_length > path.stat().st_size:
-            raise FileFormatError(
-                f"{path} is truncated or corrupt: its sparsepack entry claims {frame.value_length} bytes."
-            )
         stream.seek(frame.value)
         value = stream.read(frame.value_length)
         stream.seek(0)
@@ -125,7 +121,7 @@ def _frame(path: Path, head: bytes) -> _Frame | None:
     """Return where our entry lies in a file that begins with ``head``; None without one.
 
     Raises:
-        FileFormatError: the entry is cut off.
+        FileFormatError: the entry is cut off, or longer than the file.
     """
     # Key and JSON both hold the name: damage to one of them does not turn the file into somebody else's.
     if KEY not in head:
@@ -135,6 +131,9 @@ def _frame(path: Path, head: bytes) -> _Frame | None:
         value_length, value = _read_varint(head, begin + 2 + len(KEY) + 1)
     except IndexError as error:
         raise FileFormatError(f"{path} is truncated: its sparsepack entry ends early.") from error
+    claimed = max(value + value_length, begin + length)
+    if claimed > path.stat().st_size:
+        raise FileFormatError(f"{path} is truncated or corrupt: its sparsepack entry claims to end at byte {claimed}.")
     return _Frame(value, value_length, begin + length)
 
 

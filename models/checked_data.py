@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from ..errors import DataError, unknown_name
@@ -12,6 +14,8 @@ from .source import InputSpec
 
 # Images whose sums are taken at once; a small block stays in the cache.
 _BLOCK = 64
+# Classes and token ids are counted, and a layer is built for each: what lies beyond is no number of these.
+_NUMBERS = 2**24
 
 
 def make_dataset(
@@ -104,15 +108,22 @@ def channel_statistics(images: Array) -> Normalisation:
 def _checked_labels(name: str, part: str, labels: Array) -> Array:
     if labels.ndim != 1 or labels.dtype.kind not in "iu":
         raise DataError(f"the data '{name}': {part} must be whole numbers [N]; it is {labels.dtype} {labels.shape}.")
-    if labels.size and int(labels.min()) < 0:
-        raise DataError(f"the data '{name}': {part} has the negative label {int(labels.min())}.")
+    _check_range(name, part, labels, "label")
     return labels.astype(np.int64)
 
 
+def _check_range(name: str, part: str, numbers: Array, what: str) -> None:
+    if numbers.size and int(numbers.min()) < 0:
+        raise DataError(f"the data '{name}': {part} has the negative {what} {int(numbers.min())}.")
+    if numbers.size and int(numbers.max()) >= _NUMBERS:
+        raise DataError(f"the data '{name}': {part} has the {what} {int(numbers.max())}; they end at {_NUMBERS - 1}.")
+
+
 def _checked_inputs(name: str, part: str, inputs: Array) -> Array:
+    if inputs.ndim and not math.prod(inputs.shape[1:]):
+        raise DataError(f"the data '{name}': {part} of shape {inputs.shape} holds no number for an example.")
     if inputs.ndim == 2 and inputs.dtype.kind in "iu" and inputs.dtype != np.uint8:
-        if inputs.size and int(inputs.min()) < 0:
-            raise DataError(f"the data '{name}': {part} has the negative token id {int(inputs.min())}.")
+        _check_range(name, part, inputs, "token id")
         return inputs.astype(np.int64)
     if inputs.ndim not in (2, 3, 4, 5) or not (inputs.dtype == np.uint8 or inputs.dtype.kind == "f"):
         raise DataError(
@@ -121,8 +132,10 @@ def _checked_inputs(name: str, part: str, inputs: Array) -> Array:
             "token ids (integers [N, T])."
         )
     if inputs.dtype.kind == "f":
+        # What is too large for the network's float32 becomes infinite here, and is refused with what was.
+        with np.errstate(over="ignore"):
+            inputs = inputs.astype(np.float32, copy=False)
         # A sum is finite only if every value is; it needs no array of flags.
         if not np.isfinite(np.sum(inputs, dtype=np.float64)) and not np.isfinite(inputs).all():
-            raise DataError(f"the data '{name}': {part} holds values that are not finite.")
-        inputs = inputs.astype(np.float32, copy=False)
+            raise DataError(f"the data '{name}': {part} holds values that are not finite as float32.")
     return inputs[:, np.newaxis] if inputs.ndim == 3 else inputs

@@ -22,6 +22,7 @@ from .dataset import Dataset, Normalisation
 from .factory import is_factory, load_factory
 from .image_folder import read_folder
 from .readers import read_cifar10, read_idx_folder, read_npz
+from .tensors import to_numpy
 
 __all__ = ["Dataset", "Normalisation", "load_data", "make_dataset"]
 
@@ -86,8 +87,9 @@ def _from_factory(text: str, augment: str | None) -> Dataset:
         missing = [key for key in ("x_train", "y_train", "x_test", "y_test") if key not in returned]
         if missing:
             raise DataError(f"{text} returned a dict without {', '.join(missing)}.")
-        if returned.get("classes") is not None:
-            classes = int(returned["classes"])
+        classes = returned.get("classes")
+        if classes is not None and not isinstance(classes, (int, np.integer)):
+            raise DataError(f"{text} returned {classes!r} for 'classes', which must be one whole number.")
         returned = tuple(returned[key] for key in ("x_train", "y_train", "x_test", "y_test"))
     if not isinstance(returned, tuple) or len(returned) != 4:
         raise DataError(
@@ -100,7 +102,7 @@ def _from_factory(text: str, augment: str | None) -> Dataset:
 def _as_array(text: str, value: Any) -> Array:
     """Accept arrays and CPU tensors."""
     if hasattr(value, "detach"):
-        value = value.detach().cpu().numpy()
+        value = to_numpy(value)
     if not isinstance(value, np.ndarray):
         raise DataError(f"{text} returned a {type(value).__name__} where an array was expected.")
     return value

@@ -250,6 +250,11 @@ def _npz(**changes: Any) -> dict[str, Any]:
         (_npz(x_train=np.full((20, 6, 6), np.nan), x_test=np.zeros((10, 6, 6))), "x_train holds values that are not"),
         (_npz(x_train=np.full((20, 6), -3), x_test=np.zeros((10, 6), int)), "negative token id -3"),
         (_npz(x_train=np.zeros((0, 6, 6), np.uint8), y_train=np.zeros(0, int)), "has 0 inputs and 0 labels"),
+        (_npz(x_train=np.zeros((20, 0, 6), np.uint8)), r"x_train of shape \(20, 0, 6\) holds no number for an example"),
+        (_npz(x_train=np.zeros((20, 0), np.int64)), "holds no number for an example"),
+        (_npz(x_train=np.full((20, 6, 6), 1e308), x_test=np.zeros((10, 6, 6))), "are not finite as float32"),
+        (_npz(y_train=np.full(20, 2**63, np.uint64)), "has the label 9223372036854775808; they end at 16777215"),
+        (_npz(x_train=np.full((20, 6), 2**40), x_test=np.zeros((10, 6), int)), "has the token id 1099511627776"),
     ],
 )
 def test_arrays_that_form_no_data_set_are_refused(made: dict[str, Any], message: str, tmp_path: Path) -> None:
@@ -465,6 +470,8 @@ def short(): return {"x_train": x}
 def wrong(): return [x, y]
 def lists(): return x.tolist(), y, x, y
 def raises(): raise KeyError("lost")
+def half(): return torch.zeros(10, 3, dtype=torch.bfloat16), y, torch.zeros(10, 3, dtype=torch.bfloat16), y
+def ten(): return {**as_dict(), "classes": "ten"}
 """
 
 
@@ -488,6 +495,8 @@ def test_a_factory_may_return_a_dict_a_tuple_tensors_or_a_data_set(tmp_path: Pat
         ("wrong", "returned a list; expected a Dataset"),
         ("lists", "returned a list where an array was expected"),
         ("raises", r"raised KeyError: 'lost' \(mine\.py, line 14\)"),
+        ("half", r"x_train is bfloat16 \(10, 3\); expected images"),
+        ("ten", "returned 'ten' for 'classes', which must be one whole number"),
         ("as_tupel", "has no 'as_tupel'. Did you mean 'as_tuple'"),
     ],
 )

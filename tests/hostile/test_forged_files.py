@@ -16,6 +16,7 @@ from sparsepack.errors import FileFormatError, HashMismatchError
 from sparsepack.exporters import open_artifact
 from sparsepack.exporters.codecs.deflate import deflate
 from sparsepack.exporters.codecs.dictionary import DICTIONARY
+from sparsepack.exporters.onnx_seal import KEY, varint
 
 
 def refused(path: Path, content: bytes) -> str:
@@ -131,6 +132,15 @@ def test_a_manifest_that_is_a_bomb_is_refused(honest: dict[str, bytes], tmp_path
     coder = zlib.compressobj(9, zlib.DEFLATED, -15)
     bomb = b"".join([coder.compress(b" " * 10**6) for _ in range(100)]) + coder.flush()
     assert "holds more than" in refused(path, join_packed(None, rest, bomb))
+
+
+@pytest.mark.parametrize(("entry", "value"), [(2**40, 100), (2**70, 100), (100, 2**70)])
+def test_an_entry_cannot_claim_more_than_its_file(entry: int, value: int, tmp_path: Path) -> None:
+    path = tmp_path / "claims.onnx"
+    inner = b"\x0a" + varint(len(KEY)) + KEY + b"\x12" + varint(value) + b"0" * 64 + b'{"format":"sparsepack.onnx"}'
+    path.write_bytes(b"\x72" + varint(entry) + inner + bytes(500))
+    with bounded_memory(), pytest.raises(FileFormatError, match="its sparsepack entry claims to end at byte"):
+        open_artifact(path)
 
 
 def test_empty_streams_cannot_ask_for_the_world(tmp_path: Path) -> None:
