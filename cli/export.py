@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from .options import FILE, checkpoint_path, force_option, json_flag, model_option
+from .options import FILE, Amount, checkpoint_path, force_option, json_flag, model_option
 
 
 @click.command()
@@ -34,13 +34,13 @@ from .options import FILE, checkpoint_path, force_option, json_flag, model_optio
 @click.option(
     "--slim",
     "ratio",
-    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    type=Amount(0, 1, min_open=True, max_open=True),
     metavar="SHARE",
     help="onnx-slim: also remove this share of every group of coupled units, the weakest first.",
 )
 @click.option(
     "--target-macs",
-    type=click.FloatRange(0, min_open=True),
+    type=Amount(0, min_open=True),
     metavar="SHARE|N",
     help="onnx-slim: remove so many units that this share of the multiply-accumulates is left (up to 1), or N of them.",
 )

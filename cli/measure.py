@@ -10,6 +10,7 @@ import click
 
 from .options import (
     FILE,
+    Amount,
     NumberList,
     checkpoint_path,
     force_option,
@@ -61,7 +62,7 @@ from .options import (
 @click.option("--throughput", is_flag=True, help="Also count what as many sessions as threads deliver together.")
 @click.option(
     "--time-budget",
-    type=click.FloatRange(min=0.05),
+    type=Amount(min=0.05),
     default=2.0,
     show_default=True,
     metavar="SECONDS",

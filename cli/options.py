@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,17 @@ from ..errors import UsageError
 
 # What cannot be read is told by who reads it, in one line.
 FILE = click.Path(path_type=Path, readable=False)
+
+
+class Amount(click.FloatRange):
+    """A finite number in a range; click's own lets NaN pass, which is on no side of any bound."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Return the number; see :class:`click.ParamType`."""
+        number = float(super().convert(value, param, ctx))
+        if not math.isfinite(number):
+            self.fail(f"'{value}' is no finite number.", param, ctx)
+        return number
 
 
 class NumberList(click.ParamType[tuple[int, ...]]):

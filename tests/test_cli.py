@@ -89,6 +89,23 @@ def test_unknown_format_suggests_the_near_miss(compress: Run, finished: Path) ->
     assert not Path("x").exists()
 
 
+@pytest.mark.parametrize("words", [["inspect"], ["export", "--to", "packed", "-o", "x"], ["report"]])
+def test_a_name_too_long_for_any_file_is_one_line(compress: Run, words: list[str]) -> None:
+    code, _, err = compress(*words, "x" * 300)
+    assert code == 1
+    assert "too long" in one_line(err)
+
+
+@pytest.mark.parametrize(
+    "words", [["measure", "x.onnx", "--time-budget"], ["export", "x.onnx", "--to", "onnx-slim", "-o", "y", "--slim"]]
+)
+@pytest.mark.parametrize("number", ["nan", "inf"])
+def test_a_number_in_a_range_is_finite(compress: Run, words: list[str], number: str) -> None:
+    code, _, err = compress(*words, number)
+    assert code == 2
+    assert f"'{number}' is no finite number" in err or "is not in the range" in err
+
+
 def test_unknown_option_is_a_usage_error(compress: Run) -> None:
     code, _, err = compress("prune", "lenet-300-100", "--sparsty", "0.9", "-o", "run")
     assert code == 2

@@ -204,6 +204,11 @@ class Trainer:
             outputs = self._outputs(inputs)
             loss = F.cross_entropy(outputs, labels, label_smoothing=self._settings.label_smoothing)
             loss = dynamics.objective(loss, inputs, outputs, labels)
+        if not loss.requires_grad:
+            raise ModelError(
+                "the loss depends on nothing that is trained: every parameter is frozen (requires_grad is False), or "
+                "the network detaches its outputs."
+            )
         if self._scaler is None:
             torch.autograd.backward(loss)
             if dynamics.after_backward(self.step):
