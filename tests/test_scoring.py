@@ -96,3 +96,35 @@ def test_scoring_leaves_no_trace_and_uses_the_statistics_that_it_is_told_to() ->
     normal = (hidden - hidden.mean(0)) / torch.sqrt(hidden.var(0, unbiased=False) + 1e-5)
     torch.autograd.backward(F.cross_entropy(module[3](normal), labels))
     np.testing.assert_allclose(gradients["train"], module[0].weight.grad.numpy(), rtol=1e-3, atol=1e-6)
+
+
+def test_layers_that_drop_out_by_a_number_of_their_own_do_not() -> None:
+    class Recurrent(nn.Module):
+        def __init__(self, dropout: float) -> None:
+            super().__init__()
+            self.attention = nn.MultiheadAttention(4, 2, dropout=dropout, batch_first=True)
+            self.recurrent = nn.LSTM(4, 3, num_layers=2, dropout=dropout, batch_first=True)
+            self.head = nn.Linear(3, 2)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            attended, _ = self.attention(x, x, x)
+            found: torch.Tensor = self.head(self.recurrent(attended)[0][:, -1])
+            return found
+
+    rng = np.random.default_rng(0)
+    images = rng.normal(size=(8, 1, 5, 4)).astype(np.float32)
+    data = make_dataset("sequences", images, np.arange(8) % 2, images, np.arange(8) % 2)
+    dropping = nn.Sequential(nn.Flatten(1, 2), Recurrent(0.5))
+    plain = nn.Sequential(nn.Flatten(1, 2), Recurrent(0.0))
+    plain.load_state_dict(dropping.state_dict())
+    names = ["1.attention.in_proj_weight", "1.head.weight"]
+    found, expected = (
+        accumulate_gradients(module, data, names, batches=1, batch_size=8, mode="train", seed=0, device=CPU)[0]
+        for module in (dropping, plain)
+    )
+    for name in names:
+        np.testing.assert_array_equal(found[name], expected[name])
+    assert [layer.dropout for layer in dropping.modules() if isinstance(layer, (nn.LSTM, nn.MultiheadAttention))] == [
+        0.5,
+        0.5,
+    ]

@@ -17,6 +17,9 @@ from ...models.tensors import to_numpy
 from .probe import Probe
 
 _DROPOUT = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)
+# These drop out by a number of their own, and cannot be put in the other mode: cuDNN's recurrent layers have no
+# gradient there.
+_WITH_DROPOUT = (nn.MultiheadAttention, nn.RNNBase)
 
 
 def loss_gradients(probe: Probe) -> dict[str, Array]:
@@ -90,16 +93,21 @@ def accumulate_gradients(
 def scoring_mode(module: nn.Module, mode: str) -> Iterator[None]:
     """Set the mode, dropout off; afterwards put back each layer's mode and the running statistics."""
     modes = {layer: layer.training for layer in module.modules()}
+    shares = {layer: layer.dropout for layer in modes if isinstance(layer, _WITH_DROPOUT)}
     buffers = {name: buffer.clone() for name, buffer in module.named_buffers()}
     module.train(mode == "train")
     for layer in modes:
         if isinstance(layer, _DROPOUT):
             layer.eval()
+    for layer in shares:
+        layer.dropout = 0.0
     try:
         yield
     finally:
         for layer, training in modes.items():
             layer.training = training
+        for layer, share in shares.items():
+            layer.dropout = share
         with torch.no_grad():
             for name, buffer in module.named_buffers():
                 buffer.copy_(buffers[name])
