@@ -15,15 +15,14 @@ holds is not computed again. An exponent takes about a quarter of an hour on one
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from pai_densities import images, network
 from record import arguments, write
-from torch import Tensor, nn
+from torch import Tensor
 
+from sparsepack.compressor.evidence.hessian_gradient import hessian_product
 from sparsepack.models.dataset import Dataset
 from sparsepack.models.prunable import prunable_tensors
 from sparsepack.models.seeding.initialise import initialise
@@ -32,29 +31,6 @@ from sparsepack.models.seeding.record import PHILOX
 ROUNDS = 100
 BATCH = 256
 TEMPERATURE = 200.0
-
-
-def gradient(module: nn.Module, batch: tuple[Tensor, Tensor], weights: Sequence[Tensor], *, graph: bool) -> Any:
-    """Return the gradient of the loss of a batch, its logits divided by the temperature."""
-    inputs, labels = batch
-    return torch.autograd.grad(F.cross_entropy(module(inputs) / TEMPERATURE, labels), weights, create_graph=graph)
-
-
-def products(
-    module: nn.Module, batches: Sequence[tuple[Tensor, Tensor]], weights: Sequence[Tensor], masks: Sequence[Tensor]
-) -> list[Tensor]:
-    """Return the Hessian times the gradient of the weights that the masks keep."""
-    total = [torch.zeros_like(weight) for weight in weights]
-    found = [torch.zeros_like(weight) for weight in weights]
-    for batch in batches:
-        for sum_, part, mask in zip(total, gradient(module, batch, weights, graph=False), masks, strict=True):
-            sum_.add_(part * mask)
-    for batch in batches:
-        with_graph = gradient(module, batch, weights, graph=True)
-        inner = torch.stack([(a * b).sum() for a, b in zip(total, with_graph, strict=True)]).sum()
-        for sum_, part in zip(found, torch.autograd.grad(inner, weights), strict=True):
-            sum_.add_(part)
-    return found
 
 
 def rounds(seed: int, compression: float, data: Dataset) -> list[int]:
@@ -69,10 +45,15 @@ def rounds(seed: int, compression: float, data: Dataset) -> list[int]:
     size = sum(weight.numel() for weight in drawn)
     batches = list(data.batches("train", BATCH, seed=seed))
     kept = [weight.numel() for weight in drawn]
+
+    def loss(batch: tuple[Tensor, Tensor]) -> Tensor:
+        return F.cross_entropy(module(batch[0]) / TEMPERATURE, batch[1])
+
     for number in range(1, ROUNDS + 1):
-        found = products(module, batches, weights, masks)
+        _, found = hessian_product(loss, batches, weights, masks)
         with torch.no_grad():
-            scores = [w.double() * h * m for w, h, m in zip(drawn, found, masks, strict=True)]
+            # Every weight of this network is reached.
+            scores = [w.double() * h * m for w, h, m in zip(drawn, found, masks, strict=True) if h is not None]
             removed = int((1 - compression ** (-number / ROUNDS)) * size)
             threshold = torch.cat([score.reshape(-1) for score in scores]).kthvalue(removed).values
             for weight, value, mask, score in zip(weights, drawn, masks, scores, strict=True):

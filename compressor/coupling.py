@@ -10,14 +10,13 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..errors import UnsupportedError, UsageError, near_miss
+from ..errors import UnsupportedError
 from .mask import BoolArray
-from .space import Space
+from .space import Space, excluded_names
 from .structure import Channel, Groups
 
 if TYPE_CHECKING:
@@ -133,7 +132,7 @@ def couple(
     """
     graph, shapes = network.graph, network.parameters
     tensors = {tensor.name: tensor for tensor in prunable}
-    excluded = _excluded(exclude, list(tensors))
+    excluded = excluded_names(exclude, list(tensors))
     widths: list[Width] = []
     reasons: dict[str, str] = {}
     for group in graph.groups:
@@ -151,7 +150,7 @@ def couple(
         for name in tensors
         if name not in inside and name not in excluded
     }
-    space = Space(tuple(t for t in prunable if t.name in inside), tuple(excluded), unfit)
+    space = Space(tuple(t for t in prunable if t.name in inside), excluded, unfit)
     if not widths:
         raise UnsupportedError(f"no tensor can be pruned with structure {structure.text}. {' '.join(space.warnings)}")
     beside = dict.fromkeys(member.tensor for width in widths for member in width.companions)
@@ -160,23 +159,13 @@ def couple(
     return Coupling(tuple(widths), space, masked, graph.normalised & masked.keys(), fixed)
 
 
-def _excluded(patterns: Collection[str], names: list[str]) -> dict[str, None]:
-    for pattern in patterns:
-        if not any(fnmatchcase(name, pattern) for name in names):
-            raise UsageError(
-                f"exclude: '{pattern}' matches no prunable tensor.{near_miss(pattern, names)} "
-                f"Prunable are: {', '.join(names)}."
-            )
-    return dict.fromkeys(name for name in names if any(fnmatchcase(name, pattern) for pattern in patterns))
-
-
 def _refusal(
     group: Group,
     weights: tuple[Member, ...],
     tensors: Mapping[str, PrunableTensor],
     structure: Channel,
     heads: frozenset[int],
-    excluded: Mapping[str, None],
+    excluded: Collection[str],
 ) -> str | None:
     """Return why a structure leaves a group alone, or None; a group of no prunable weight has an empty reason."""
     if not weights:

@@ -32,7 +32,7 @@ from .training.devices import readable_errors
 from .training.evaluation import test_accuracy
 from .training.rates import shortened
 from .training.resume import Position, Snapshots, group_of
-from .training.tape import Tape
+from .training.tape import Tape, step_label
 from .training.trainer import Trainer
 from .training.views import TASK_VIEWS, VIEWS
 from .training.weights import set_state, state_arrays
@@ -167,10 +167,10 @@ class Engine:
         self._folder.put_log(outcome.log)
         self.log("shared", stage.title)
         if stage.record_step is not None:
-            self.tape.record(f"step-{stage.record_step}", outcome.recorded)
+            self.tape.record(step_label(stage.record_step), outcome.recorded)
 
     def _outcome(self, stage: Train) -> Outcome:
-        recorded = {} if stage.record_step is None else self.tape.read(f"step-{stage.record_step}")
+        recorded = {} if stage.record_step is None else self.tape.read(step_label(stage.record_step))
         state = state_arrays(self.network.module)
         return Outcome(state, vars(self.network.totals).copy(), self._folder.log.read_bytes(), recorded)
 
@@ -260,7 +260,7 @@ class _Watch:
 
     def record(self, trainer: Trainer) -> None:
         if trainer.step == self._stage.record_step:
-            self._engine.tape.record(f"step-{trainer.step}", state_arrays(trainer.module))
+            self._engine.tape.record(step_label(trainer.step), state_arrays(trainer.module))
 
     def after_epoch(self, trainer: Trainer, figures: Mapping[str, Any]) -> None:
         self._engine.log("epoch", self._stage.title, **figures)

@@ -68,27 +68,41 @@ def make_space(
         UnsupportedError: nothing is left to prune.
     """
     names = [tensor.name for tensor in prunable]
-    patterns = list(exclude)
-    for pattern in patterns:
-        if not any(fnmatchcase(name, pattern) for name in names):
-            raise UsageError(
-                f"exclude: '{pattern}' matches no prunable tensor.{near_miss(pattern, names)} "
-                f"Prunable are: {', '.join(names)}."
-            )
+    excluded = excluded_names(exclude, names)
     last = set(names[-1:] if outputs is None else outputs)
-    excluded, unfit, tensors = [], {}, []
+    unfit, tensors = {}, []
     for tensor in prunable:
         reason = structure.eligible(tensor)
         if structure.kind == "channel" and tensor.name in last:
             reason = "its output units are the network's outputs"
-        if any(fnmatchcase(tensor.name, pattern) for pattern in patterns):
-            excluded.append(tensor.name)
-        elif reason is not None:
+        if tensor.name in excluded:
+            continue
+        if reason is not None:
             unfit[tensor.name] = reason
         else:
             tensors.append(tensor)
-    space = Space(tuple(tensors), tuple(excluded), unfit)
+    space = Space(tuple(tensors), excluded, unfit)
     if not tensors:
         why = " ".join(space.warnings) or "Every prunable tensor is excluded." if names else "The model has none."
         raise UnsupportedError(f"no tensor can be pruned with structure {structure.text}. {why}")
     return space
+
+
+def excluded_names(patterns: Iterable[str], names: Sequence[str]) -> tuple[str, ...]:
+    """Return the names that a user's patterns keep out, in their order.
+
+    Args:
+        patterns: names or globs.
+        names: of every prunable tensor.
+
+    Raises:
+        UsageError: a pattern matches none of them.
+    """
+    globs = list(patterns)
+    for glob in globs:
+        if not any(fnmatchcase(name, glob) for name in names):
+            raise UsageError(
+                f"exclude: '{glob}' matches no prunable tensor.{near_miss(glob, names)} "
+                f"Prunable are: {', '.join(names)}."
+            )
+    return tuple(name for name in names if any(fnmatchcase(name, glob) for glob in globs))

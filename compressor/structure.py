@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 STRUCTURES = ("element", "N:M", "block", "channel", "input-channel", "hybrid", "fully-connected")
 PARTS = ("channel", "neuron", "head")
+_N_OF_M = re.compile(r"(\d{1,3}):(\d{1,3})")
 
 
 @dataclass(frozen=True)
@@ -228,16 +229,21 @@ def parse_structure(text: str) -> Structure:
         return LAYER_STRUCTURES[text]
     if block := parse_block(text):
         return block
-    match = re.fullmatch(r"(\d{1,3}):(\d{1,3})", text)
-    if match is None:
+    if found := n_of_m_of(text):
+        return found
+    if _N_OF_M.fullmatch(text) is None:
         raise UsageError(
             f"unknown structure '{text}'. Choose from: element, N:M (for example 2:4), block:RxC (for example "
             f"block:4x1), {', '.join((*PARTS, *LAYER_STRUCTURES))}."
         )
-    n, m = int(match[1]), int(match[2])
-    if not 1 <= n < m:
-        raise UsageError(f"structure '{text}' keeps N of every M weights and needs 1 <= N < M (for example 2:4).")
-    return NofM(n, m)
+    raise UsageError(f"structure '{text}' keeps N of every M weights and needs 1 <= N < M (for example 2:4).")
+
+
+def n_of_m_of(text: str) -> NofM | None:
+    """Return the N:M structure that a text names; None for any other."""
+    match = _N_OF_M.fullmatch(text)
+    structure = None if match is None else NofM(int(match[1]), int(match[2]))
+    return structure if structure is not None and 1 <= structure.n < structure.m else None
 
 
 def recorded_structure(text: str) -> str:

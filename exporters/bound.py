@@ -27,8 +27,7 @@ from ..compressor.parametrisations import PARAMETRISATIONS, Parts
 from ..compressor.parametrisations.masks import MASKS
 from ..compressor.parametrisations.options import CHOICES
 from ..compressor.parametrisations.signs import SIGNS
-from ..compressor.structure import NofM, parse_structure, to_blocks
-from ..errors import UsageError
+from ..compressor.structure import n_of_m_of, to_blocks
 from ..files import Array
 from .codecs.floats import FLOATS
 from .codecs.tiles import kept_tiles
@@ -61,7 +60,7 @@ def position_bits(mask: BoolArray, structure: str = "element", output_axis: int 
     if tiles is not None and (whole := kept_tiles(mask.reshape(shape), tiles, output_axis)) is not None:
         kept = int(np.count_nonzero(whole))
         return entropy_bits([kept, whole.size - kept])
-    blocks = _blocks(structure)
+    blocks = n_of_m_of(structure)
     if blocks is not None and units.shape[1] % blocks.m == 0:
         rows = to_blocks(mask.reshape(shape), output_axis, blocks.m)
         if (np.count_nonzero(rows, axis=1) == blocks.n).all():
@@ -133,11 +132,3 @@ def tensor_bound(tensor: SparseTensor, values: str = "fp32") -> float:
 def total_bound(tensors: Iterable[SparseTensor], values: str = "fp32") -> float:
     """Return the bound of all tensors together, in bytes."""
     return sum(tensor_bound(tensor, values) for tensor in tensors)
-
-
-def _blocks(structure: str) -> NofM | None:
-    try:
-        parsed = parse_structure(structure)
-    except UsageError:
-        return None
-    return parsed if isinstance(parsed, NofM) else None

@@ -17,8 +17,8 @@ import numpy as np
 
 from ..compressor.checkpoint import SparseCheckpoint
 from ..compressor.mask import BoolArray
-from ..compressor.structure import NofM, from_blocks, parse_structure, to_blocks
-from ..errors import FileFormatError, RuntimeUnavailableError, UnsupportedError, UsageError, unknown_name
+from ..compressor.structure import NofM, from_blocks, n_of_m_of, to_blocks
+from ..errors import FileFormatError, RuntimeUnavailableError, UnsupportedError, unknown_name
 from ..files import Array, TensorFile
 from .arrays import ArraysArtifact, ArraySpec, scale_arrays, scale_spec, whole_arrays, write_arrays
 from .codecs import bits
@@ -65,7 +65,7 @@ def write_nm(checkpoint: SparseCheckpoint, path: Path, *, values: str = "fp32", 
                 f"the format 'nm' stores weights that are zero outside an N:M mask; tensor '{record.name}' is {there}. "
                 "Use 'packed' or 'csr'."
             )
-        if _structure(record.structure) is None:
+        if n_of_m_of(record.structure) is None:
             raise UnsupportedError(
                 f"the format 'nm' stores N:M masks only; the mask of tensor '{record.name}' has the structure "
                 f"'{record.structure}'. Use 'packed' or 'csr', or prune with --structure 2:4."
@@ -73,19 +73,11 @@ def write_nm(checkpoint: SparseCheckpoint, path: Path, *, values: str = "fp32", 
     write_arrays(checkpoint, path, format=FORMAT, version=VERSION, arrays_of=_arrays, values=values, force=force)
 
 
-def _structure(text: str) -> NofM | None:
-    try:
-        structure = parse_structure(text)
-    except UsageError:
-        return None
-    return structure if isinstance(structure, NofM) else None
-
-
 def _arrays(part: Part) -> dict[str, Array]:
     name, axis = part.entry.name, part.entry.output_axis
     if part.mask is None:
         return whole_arrays(part)
-    structure = _structure(part.entry.structure)
+    structure = n_of_m_of(part.entry.structure)
     rows = _rows(part.entry.shape, axis)
     if structure is None or rows is None or rows[1] % structure.m:
         raise UnsupportedError(f"tensor '{name}' of shape {part.entry.shape} has no blocks of {part.entry.structure}.")
@@ -196,7 +188,7 @@ class NmArtifact(ArraysArtifact):
         return self.scaled(entry, mask, ordered, structure.text)
 
     def _blocks(self, entry: TensorEntry) -> tuple[NofM, tuple[int, int]]:
-        structure, rows = _structure(entry.structure), _rows(entry.shape, entry.output_axis)
+        structure, rows = n_of_m_of(entry.structure), _rows(entry.shape, entry.output_axis)
         if structure is None or rows is None or rows[1] % structure.m:
             raise FileFormatError(f"{self.path}: tensor '{entry.name}' has no blocks of '{entry.structure}'.")
         if entry.kept_count * structure.m != entry.size * structure.n:

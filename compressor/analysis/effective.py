@@ -6,6 +6,7 @@ are found by what training left unchanged; here also from the masks alone.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import numpy as np
@@ -38,9 +39,9 @@ def live_weights(
         if name in masks:
             mask = torch.from_numpy(np.ascontiguousarray(masks[name]))
             # Divided by the fan-in, so that deep networks stay within what a double can hold.
-            leaves[name] = (mask.double() / max(1, mask[0].numel())).requires_grad_()
+            leaves[name] = (mask.double() / max(1, math.prod(mask.shape[1:]))).requires_grad_()
         elif parameter.dim() > 1:
-            state[name] = torch.ones_like(parameter, dtype=torch.float64) / max(1, parameter[0].numel())
+            state[name] = torch.ones_like(parameter, dtype=torch.float64) / max(1, math.prod(parameter.shape[1:]))
         else:
             bias = name.endswith("bias") and from_inputs
             state[name] = torch.full_like(parameter, 0.0 if bias else 1.0, dtype=torch.float64)

@@ -5,7 +5,7 @@ Removing q changes |g|^2 by about -2 w_q (Hg)_q, so its sign says whether gradie
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +18,10 @@ from .gradients import scoring_mode
 from .probe import Probe
 
 _READ_AT_ONCE = 256
+# Inputs and labels.
+Batch = tuple[torch.Tensor, torch.Tensor]
+# By weight; None where the loss does not reach.
+Found = list[torch.Tensor | None]
 
 
 def hessian_gradient(probe: Probe) -> dict[str, Array]:
@@ -37,18 +41,12 @@ def hessian_gradient(probe: Probe) -> dict[str, Array]:
         return {}
     # Stride two, because the classes come in order.
     halves = [(inputs[part::2], labels[part::2]) for part in (0, 1) if len(labels[part::2])]
+
+    def loss(part: Batch) -> torch.Tensor:
+        return F.cross_entropy(class_scores(probe.module(part[0])) / probe.options["temperature"], part[1])
+
     with scoring_mode(probe.module, probe.options["mode"]):
-        gradient: list[torch.Tensor | None] = [None] * len(wanted)
-        for part in halves:
-            gradient = _added(gradient, _gradient(probe, part, wanted, graph=False))
-        product: list[torch.Tensor | None] = [None] * len(wanted)
-        for part in halves:
-            with_graph = _gradient(probe, part, wanted, graph=True)
-            inner = sum(
-                (a * b).sum() for a, b in zip(gradient, with_graph, strict=True) if a is not None and b is not None
-            )
-            if isinstance(inner, torch.Tensor) and inner.requires_grad:
-                product = _added(product, torch.autograd.grad(inner, wanted, allow_unused=True))
+        gradient, product = hessian_product(loss, halves, wanted)
     # A product costs about twice a gradient, on top of the two gradients themselves.
     probe.charge(len(labels), 4)
     return {
@@ -56,6 +54,34 @@ def hessian_gradient(probe: Probe) -> dict[str, Array]:
         for name, weight, g, found in zip(names, wanted, gradient, product, strict=True)
         if g is not None
     }
+
+
+def hessian_product(
+    loss: Callable[[Batch], torch.Tensor],
+    parts: Sequence[Batch],
+    wanted: Sequence[torch.Tensor],
+    masks: Sequence[torch.Tensor] | None = None,
+) -> tuple[Found, Found]:
+    """Return the gradient g of the sum of some losses, and Hg; None for each weight that none of them reaches.
+
+    Args:
+        loss: of one part of a batch.
+        parts: the batch; only one is in memory with its graph at a time.
+        wanted: the weights.
+        masks: what of g stays, in the weights' shapes; None: all of it.
+    """
+    gradient: Found = [None] * len(wanted)
+    for part in parts:
+        gradient = _added(gradient, torch.autograd.grad(loss(part), wanted, allow_unused=True))
+    if masks is not None:
+        gradient = [None if g is None else g * mask for g, mask in zip(gradient, masks, strict=True)]
+    product: Found = [None] * len(wanted)
+    for part in parts:
+        with_graph = torch.autograd.grad(loss(part), wanted, create_graph=True, allow_unused=True)
+        inner = sum((a * b).sum() for a, b in zip(gradient, with_graph, strict=True) if a is not None and b is not None)
+        if isinstance(inner, torch.Tensor) and inner.requires_grad:
+            product = _added(product, torch.autograd.grad(inner, wanted, allow_unused=True))
+    return gradient, product
 
 
 def balanced_batch(
@@ -73,13 +99,5 @@ def balanced_batch(
     return torch.stack([x for found in kept.values() for x in found]), torch.tensor(order, device=device)
 
 
-def _gradient(
-    probe: Probe, part: tuple[torch.Tensor, torch.Tensor], wanted: Sequence[torch.Tensor], *, graph: bool
-) -> Sequence[torch.Tensor | None]:
-    inputs, labels = part
-    loss = F.cross_entropy(class_scores(probe.module(inputs)) / probe.options["temperature"], labels)
-    return torch.autograd.grad(loss, wanted, create_graph=graph, allow_unused=True)
-
-
-def _added(total: Sequence[torch.Tensor | None], more: Sequence[torch.Tensor | None]) -> list[torch.Tensor | None]:
+def _added(total: Found, more: Sequence[torch.Tensor | None]) -> Found:
     return [b if a is None else a if b is None else a + b for a, b in zip(total, more, strict=True)]

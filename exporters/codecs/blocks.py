@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ...compressor.mask import BoolArray
-from ...compressor.structure import NofM, from_blocks, parse_structure, to_blocks
-from ...errors import FileFormatError, UsageError
+from ...compressor.structure import NofM, from_blocks, n_of_m_of, to_blocks
+from ...errors import FileFormatError
 from . import bits
 from .base import Layout
 
@@ -51,11 +51,8 @@ class Blocks:
 
 def _structure(layout: Layout) -> NofM | None:
     """Return the N:M structure when the layout has one whose blocks divide it and whose ranks fit 63 bits."""
-    try:
-        structure = parse_structure(layout.structure)
-    except UsageError:
-        return None
-    if not isinstance(structure, NofM) or not layout.shape or layout.size == 0:
+    structure = n_of_m_of(layout.structure)
+    if structure is None or not layout.shape or layout.size == 0:
         return None
     if (layout.size // layout.shape[layout.output_axis]) % structure.m or _digits(structure)[0] == 0:
         return None
