@@ -27,6 +27,7 @@ from .prune import prune
 from .report import report
 from .run import run_recipe
 
+
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command line and exit with its code; no user mistake shows a traceback."""
     if isinstance(sys.stdout, io.TextIOWrapper):

@@ -125,6 +125,14 @@ class Small(nn.Module):
         return output
 
 
+@pytest.mark.filterwarnings("ignore:Initializing zero-element tensors")
+def test_a_layer_without_weights_is_on_no_path() -> None:
+    module = nn.Sequential(nn.Linear(3, 0), nn.Linear(0, 2))
+    masks = {name: np.ones(shape, np.bool_) for name, shape in (("0.weight", (0, 3)), ("1.weight", (2, 0)))}
+    found = live_weights(module, masks, (torch.zeros(1, 3),))
+    assert {name: mask.shape for name, mask in found.items()} == {"0.weight": (0, 3), "1.weight": (2, 0)}
+
+
 @given(st.integers(0, 2**20 - 1))
 def test_live_weights_by_following_every_path(seed: int) -> None:
     drawn = np.array([seed >> i & 1 for i in range(20)], bool)

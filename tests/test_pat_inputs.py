@@ -1,5 +1,6 @@
 """What a user may give that a method cannot work with: each says what was wrong and what to do."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,9 @@ from probes import linear_network, points, probe_of
 from torch import nn
 
 from sparsepack.compressor.checkpoint import SparseCheckpoint
+from sparsepack.compressor.evidence.flow import absolute_flow
 from sparsepack.compressor.evidence.kronecker import kronecker_factors
+from sparsepack.compressor.evidence.unit_gates import unit_gates
 from sparsepack.compressor.pipeline import prune
 from sparsepack.compressor.recipe import single_run
 from sparsepack.errors import UnsupportedError
@@ -62,7 +65,7 @@ def test_a_grouped_convolution_has_no_single_pair_of_factors() -> None:
 
 
 def test_a_loss_that_reaches_no_weight_ranks_nothing() -> None:
-    from sparsepack.compressor.evidence.curvature import taylor_terms
+    from sparsepack.compressor.evidence.curvature import taylor_second_order_terms, taylor_terms
 
     class Cut(nn.Module):
         def __init__(self) -> None:
@@ -76,6 +79,51 @@ def test_a_loss_that_reaches_no_weight_ranks_nothing() -> None:
 
     with pytest.raises(UnsupportedError, match="no gradient reaches any prunable weight"):
         taylor_terms(probe_of(Cut(), points(), batches=1, batch_size=4, mode="eval"))
+    with pytest.raises(UnsupportedError, match="no gradient reaches any prunable weight"):
+        taylor_second_order_terms(probe_of(Cut(), points(), batches=1, batch_size=4, mode="eval"))
+
+
+FROZEN = """
+from torch import nn
+def build():
+    module = nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.ReLU(), nn.Linear(8, 10))
+    module[1].weight.requires_grad_(False)
+    module[3].weight.requires_grad_(False)
+    return module
+"""
+
+
+@pytest.mark.parametrize("method", ["snip", "grasp", "prospr", "obd", "taylor-second-order", "skeletonization"])
+def test_weights_without_gradients_cannot_be_ranked_by_them(method: str, tmp_path: Path) -> None:
+    (tmp_path / "net.py").write_text(FROZEN)
+    wanted = {"method": method, "data": "digits", "epochs": 1, "threads": 1, "sparsity": 0.5}
+    with pytest.raises(UnsupportedError, match="no gradient reaches"):
+        prune(single_run(None, f"{tmp_path}/net.py:build", **wanted), tmp_path / "run")
+
+
+def test_freezing_weights_that_nobody_trains_changes_nothing(tmp_path: Path) -> None:
+    (tmp_path / "net.py").write_text(FROZEN)
+    wanted = {"method": "random-filters", "data": "digits", "epochs": 1, "threads": 1, "sparsity": 0.5}
+    made = prune(single_run(None, f"{tmp_path}/net.py:build", **wanted), tmp_path / "run")
+    assert made.metadata.training is not None and made.metadata.training.trained_parameters == 18
+
+
+def test_flow_that_never_reaches_the_output_ranks_nothing() -> None:
+    class Detached(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = linear_network(6, 3)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            result: torch.Tensor = self.inner(x).detach()
+            return result
+
+    with pytest.raises(UnsupportedError, match="no path of the network leads to its outputs"):
+        absolute_flow(replace(probe_of(Detached(), None), examples=lambda batch: (torch.ones(batch, 6),)))
+
+
+def test_a_single_layer_has_no_gates_between_layers() -> None:
+    assert unit_gates(probe_of(linear_network(6, 3), points(), batches=1, batch_size=4, mode="eval")) == {}
 
 
 def test_pruned_weights_of_woodfisher_move_the_others(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from sparsepack.compressor.training.losses import CHECK_EVERY, LossMeter
 from sparsepack.compressor.training.rates import learning_rate
 from sparsepack.compressor.training.static import StaticMask
 from sparsepack.compressor.training.trainer import Trainer
-from sparsepack.errors import RuntimeUnavailableError, TrainingDivergedError, UnsupportedError
+from sparsepack.errors import ModelError, RuntimeUnavailableError, TrainingDivergedError, UnsupportedError
 from sparsepack.models.data import Dataset, make_dataset
 
 CPU = torch.device("cpu")
@@ -197,6 +197,15 @@ def test_a_loss_that_is_not_finite_stops_at_its_step(poisoned: int) -> None:
     module = network()
     with pytest.raises(TrainingDivergedError, match=rf"the loss became nan at step {poisoned}; lower the learning"):
         train(module, TrainSettings(epochs=9, batch_size=8), Poison(module))
+
+
+def test_a_network_that_detaches_its_outputs_is_refused() -> None:
+    class Detached(nn.Linear):
+        def forward(self, input: torch.Tensor) -> torch.Tensor:
+            return super().forward(input).detach()
+
+    with pytest.raises(ModelError, match="the loss depends on no parameter that is trained"):
+        train(Detached(6, 3), TrainSettings(epochs=1))
 
 
 def test_the_loss_meter_sums_in_order_whatever_the_moments_of_looking() -> None:

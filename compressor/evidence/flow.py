@@ -11,6 +11,7 @@ from collections.abc import Callable
 import torch
 from torch.func import functional_call
 
+from ...errors import UnsupportedError
 from ...files import Array
 from .gradients import scoring_mode
 from .probe import Probe
@@ -39,6 +40,8 @@ def _flow(probe: Probe, positive: Callable[[torch.Tensor], torch.Tensor]) -> dic
     )
     with scoring_mode(probe.module, "eval"):
         total = functional_call(probe.module, (parameters, buffers), inputs).sum()
+        if not total.requires_grad:
+            raise UnsupportedError("no path of the network leads to its outputs, so nothing flows through any weight.")
         found = torch.autograd.grad(total, [parameters[name] for name in probe.names], allow_unused=True)
     probe.charge(1)
     # Where no path leads through a layer, nothing flows through its weights.

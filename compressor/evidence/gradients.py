@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from ...errors import UnsupportedError
 from ...files import Array
 from ...models.class_scores import class_scores
 from ...models.dataset import Dataset
@@ -68,12 +69,8 @@ def accumulate_gradients(
     Returns:
         the gradients by name (missing where the loss does not reach), and the number of examples they cost.
     """
-    parameters = dict(module.named_parameters())
-    # A weight that the user's model does not train has no gradient to ask for.
-    names = [name for name in names if parameters[name].requires_grad]
-    wanted = [parameters[name] for name in names]
-    if not wanted:
-        return {}, 0
+    named = trained(module, names)
+    wanted = list(named.values())
     sums: list[torch.Tensor | None] = [None] * len(wanted)
     examples = 0
     drawn = data.batches("train", batch_size, seed=seed, epoch=epoch, shuffle=True, device=device)
@@ -85,8 +82,23 @@ def accumulate_gradients(
                     earlier = sums[number]
                     sums[number] = gradient if earlier is None else earlier + gradient
             examples += len(labels)
-    found = {name: to_numpy(total) for name, total in zip(names, sums, strict=True) if total is not None}
+    found = {name: to_numpy(total) for name, total in zip(named, sums, strict=True) if total is not None}
     return found, examples
+
+
+def trained(module: nn.Module, names: Sequence[str]) -> dict[str, nn.Parameter]:
+    """Return the weights among ``names`` that have gradients to ask for (a user's model may hold some that have none).
+
+    Raises:
+        UnsupportedError: there are none.
+    """
+    parameters = dict(module.named_parameters())
+    found = {name: parameters[name] for name in names if parameters[name].requires_grad}
+    if not found:
+        raise UnsupportedError(
+            "no gradient reaches any prunable weight, because all have requires_grad=False; leave it on in the factory."
+        )
+    return found
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from ...files import Array
 from ...models.class_scores import class_scores
 from ...models.dataset import Dataset
 from ...models.tensors import to_numpy
-from .gradients import scoring_mode
+from .gradients import scoring_mode, trained
 from .probe import Probe
 
 _READ_AT_ONCE = 256
@@ -34,11 +34,8 @@ def hessian_gradient(probe: Probe) -> dict[str, Array]:
     inputs, labels = balanced_batch(
         probe.dataset, probe.options["examples_per_class"], probe.seed, probe.draw, probe.device
     )
-    parameters = dict(probe.module.named_parameters())
-    names = [name for name in probe.names if parameters[name].requires_grad]
-    wanted = [parameters[name] for name in names]
-    if not wanted:
-        return {}
+    named = trained(probe.module, probe.names)
+    wanted = list(named.values())
     # Stride two, because the classes come in order.
     halves = [(inputs[part::2], labels[part::2]) for part in (0, 1) if len(labels[part::2])]
 
@@ -51,7 +48,7 @@ def hessian_gradient(probe: Probe) -> dict[str, Array]:
     probe.charge(len(labels), 4)
     return {
         name: to_numpy(torch.zeros_like(weight) if found is None else found)
-        for name, weight, g, found in zip(names, wanted, gradient, product, strict=True)
+        for name, weight, g, found in zip(named, wanted, gradient, product, strict=True)
         if g is not None
     }
 

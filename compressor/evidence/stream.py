@@ -12,25 +12,10 @@ import torch.nn.functional as F
 from ...errors import UnsupportedError
 from ...models.class_scores import class_scores
 from ...models.seeding.philox import words
-from .gradients import scoring_mode
+from .gradients import scoring_mode, trained
 from .probe import Probe
 
 Gradients = dict[str, torch.Tensor]
-
-
-def wanted(probe: Probe) -> list[tuple[str, torch.nn.Parameter]]:
-    """Return the weights of the space that have gradients (a user's model may hold some that are not trained).
-
-    Raises:
-        UnsupportedError: there are none.
-    """
-    parameters = dict(probe.module.named_parameters())
-    found = [(name, parameters[name]) for name in probe.names if parameters[name].requires_grad]
-    if not found:
-        raise UnsupportedError(
-            "no gradient reaches any prunable weight, because all have requires_grad=False; leave it on in the factory."
-        )
-    return found
 
 
 def batches_of(probe: Probe, batches: int, batch_size: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
@@ -57,7 +42,7 @@ def gradients_of_batches(
         sampled: draw the labels from what the network predicts, which gives the true Fisher information (the
             Gauss-Newton matrix of the cross-entropy), instead of taking the data's (the empirical one).
     """
-    named = wanted(probe)
+    named = list(trained(probe.module, probe.names).items())
     with scoring_mode(probe.module, mode):
         for number, (inputs, labels) in enumerate(batches_of(probe, batches, batch_size)):
             outputs = class_scores(probe.module(inputs))
@@ -73,7 +58,7 @@ def gradients_of_labels(probe: Probe, *, examples: int) -> Iterator[Gradients]:
 
     Their squares add up to the diagonal of the true Fisher information of the examples, with nothing drawn.
     """
-    named = wanted(probe)
+    named = list(trained(probe.module, probe.names).items())
     with scoring_mode(probe.module, "eval"):
         for inputs, _ in batches_of(probe, examples, 1):
             likelihoods = F.log_softmax(class_scores(probe.module(inputs)), dim=1)[0]
@@ -101,13 +86,15 @@ def hessian_products(
         mode: of batch normalisation.
         vectors: one for each batch: ``weights`` takes v = w; any other text names a stream of random signs.
     """
-    named = wanted(probe)
+    named = list(trained(probe.module, probe.names).items())
     weights = [weight for _, weight in named]
     with scoring_mode(probe.module, mode):
         for vector, (inputs, labels) in zip(vectors, batches_of(probe, batches, batch_size), strict=True):
             loss = F.cross_entropy(class_scores(probe.module(inputs)), labels)
             first = torch.autograd.grad(loss, weights, create_graph=True, allow_unused=True)
             reached = [i for i, g in enumerate(first) if g is not None and g.requires_grad]
+            if not reached:
+                raise UnsupportedError("no gradient reaches any prunable weight, so nothing can be ranked.")
             v = [
                 weights[i].detach()
                 if vector == "weights"

@@ -15,7 +15,7 @@ from ...errors import UnsupportedError
 from ...files import Array
 from ...models.prunable import layer_weights
 from ...models.tensors import to_numpy
-from .gradients import scoring_mode
+from .gradients import scoring_mode, trained
 from .probe import Probe
 
 
@@ -28,8 +28,7 @@ def temporal_jacobian(probe: Probe) -> dict[str, Array]:
     Raises:
         UnsupportedError: the network has no such layer.
     """
-    parameters = dict(probe.module.named_parameters())
-    names = [name for name in probe.names if parameters[name].requires_grad]
+    named = trained(probe.module, probe.names)
     drawn = probe.dataset.batches(
         "train", probe.options["batch_size"], seed=probe.seed, epoch=probe.draw, shuffle=True, device=probe.device
     )
@@ -51,10 +50,10 @@ def temporal_jacobian(probe: Probe) -> dict[str, Array]:
                 "this method needs a recurrent network: a layer that runs once a step on the state of the step before. "
                 "The zoo's lstm is one; recurrent layers that the framework runs as a whole hide their steps."
             )
-        gradients = torch.autograd.grad(chi, [parameters[name] for name in names], allow_unused=True)
+        gradients = torch.autograd.grad(chi, list(named.values()), allow_unused=True)
     # A second derivative, back through the steps.
     probe.charge(len(labels), 3)
-    return {name: to_numpy(g) for name, g in zip(names, gradients, strict=True) if g is not None}
+    return {name: to_numpy(g) for name, g in zip(named, gradients, strict=True) if g is not None}
 
 
 def _remembering(seen: dict[nn.Module, list[torch.Tensor]]) -> Any:

@@ -28,6 +28,8 @@ def unit_gates(probe: Probe) -> dict[str, Array]:
     """
     options = probe.options
     owners = _owners(probe)
+    if not owners:
+        return {}
     parameters = dict(probe.module.named_parameters())
     gates = {name: torch.ones(parameters[name].shape[0], device=probe.device, requires_grad=True) for name in owners}
     sums = {name: torch.zeros_like(gate) for name, gate in gates.items()}

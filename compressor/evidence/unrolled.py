@@ -15,7 +15,7 @@ from torch.func import functional_call
 from ...files import Array
 from ...models.class_scores import class_scores
 from ...models.tensors import to_numpy
-from .gradients import scoring_mode
+from .gradients import scoring_mode, trained
 from .probe import Probe
 
 Tensors = dict[str, torch.Tensor]
@@ -30,9 +30,8 @@ def unrolled_gates(probe: Probe) -> dict[str, Array]:
     options, full = probe.options, not probe.options["first_order"]
     weights: Tensors = {name: p.detach() for name, p in probe.module.named_parameters() if p.requires_grad}
     weights = {name: p.requires_grad_() for name, p in weights.items()}
-    gates = {name: torch.ones_like(weights[name], requires_grad=True) for name in probe.names if name in weights}
-    if not gates:
-        return {}
+    masked = trained(probe.module, probe.names)
+    gates = {name: torch.ones_like(weight, requires_grad=True) for name, weight in masked.items()}
     speed = {name: torch.zeros_like(w) for name, w in weights.items()}
     drawn = probe.dataset.batches(
         "train", options["batch_size"], seed=probe.seed, epoch=probe.draw, shuffle=True, device=probe.device

@@ -6,6 +6,7 @@ the sum of |w| over the kernel, of which one cell is then taken in the same way.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -76,7 +77,7 @@ class _Layer:
     @staticmethod
     def of(weight: Array, layer: nn.Module) -> _Layer:
         groups = layer.groups if isinstance(layer, (nn.Conv1d, nn.Conv2d, nn.Conv3d)) else 1
-        cells: Floats = np.abs(weight).astype(np.float64).reshape(weight.shape[0], weight.shape[1], -1)
+        cells: Floats = np.abs(weight).astype(np.float64).reshape(*weight.shape[:2], math.prod(weight.shape[2:]))
         strength: Floats = cells.sum(axis=2)
         full: Floats = np.zeros((weight.shape[0], weight.shape[1] * groups))
         for group in range(groups):
@@ -105,8 +106,8 @@ class _Stream:
         return float(self._drawn[place])
 
     def pick(self, sums: Floats) -> int:
-        """Return a place with probability in proportion to its share of the running sums; -1 when all are zero."""
-        if sums[-1] == 0:
+        """Return a place with probability in proportion to its share of the running sums; -1 when they end in zero."""
+        if not sums.size or sums[-1] == 0:
             return -1
         return int(np.searchsorted(sums, self.next() * sums[-1], side="right"))
 

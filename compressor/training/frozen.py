@@ -51,6 +51,8 @@ class FrozenPart(StaticMask):
                 weights.append(weight.detach())
                 gradients.append(weight.grad)
                 multipliers.append(self._multipliers[name])
+        if not weights:
+            return
         if self._decoupled and self._optimiser is not None:
             rate = self._optimiser.param_groups[0]["lr"]
             torch._foreach_addcmul_(weights, weights, multipliers, value=-rate * self._decay)

@@ -206,8 +206,8 @@ class Trainer:
             loss = dynamics.objective(loss, inputs, outputs, labels)
         if not loss.requires_grad:
             raise ModelError(
-                "the loss depends on nothing that is trained: every parameter is frozen (requires_grad is False), or "
-                "the network detaches its outputs."
+                "the loss depends on no parameter that is trained, so there is nothing to learn; the model's forward "
+                "must not detach its outputs."
             )
         if self._scaler is None:
             torch.autograd.backward(loss)
