@@ -210,6 +210,7 @@ class MaskedNetwork:
         if dynamics.masks:
             self.masks = {name: to_numpy(mask).copy() for name, mask in dynamics.masks.items()}
         self.handed = dynamics.handover()
+        self.warnings += dynamics.remarks()
         for label, found in dynamics.recordings().items():
             self.tape.record(label, {name: to_numpy(tensor) for name, tensor in found.items()})
         self.totals.seconds += seconds

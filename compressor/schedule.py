@@ -127,3 +127,16 @@ def cosine_drop_fraction(step: int, end: int, initial: float = 0.3) -> float:
 def updates_at(step: int, end: int, every: int) -> bool:
     """Return whether dynamic sparse training updates its masks at ``step``: every ``every`` steps, 0 < step < end."""
     return 0 < step < end and step % every == 0
+
+
+def never_updates(end: int, every: int) -> list[str]:
+    """Return what to tell of a training in which :func:`updates_at` holds at no step; nothing of any other.
+
+    A training without steps moves nothing anyway.
+    """
+    if end < 1 or every < end:
+        return []
+    return [
+        f"the masks never moved: an exchange comes every {every} steps and before step {end} of this training, so "
+        "there was none; lower update_interval or train longer."
+    ]

@@ -3,6 +3,7 @@
 import copy
 import math
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,8 +13,10 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn.functional import cross_entropy
 
+from sparsepack.compressor.pipeline import prune
 from sparsepack.compressor.recipe import single_run
 from sparsepack.compressor.rule import MaskRule, make_rule
+from sparsepack.compressor.schedule import never_updates, updates_at
 from sparsepack.compressor.training.dynamic_sparse.deep_rewiring import DeepRewiring
 from sparsepack.compressor.training.dynamic_sparse.growth import apportion, random_places
 from sparsepack.compressor.training.dynamic_sparse.powerpropagation import Powerpropagation
@@ -375,3 +378,32 @@ def test_explored_weights_only_grow_in_number() -> None:
     train(module, dynamics, 20, after=lambda step: seen.append(dynamics.figures()["explored"]))
     assert seen == sorted(seen)
     assert seen[-1] > seen[0]
+
+
+def test_a_schedule_says_when_it_never_comes_to_an_exchange() -> None:
+    for end in range(1, 12):
+        for every in range(1, 12):
+            comes = any(updates_at(step, end, every) for step in range(end + 1))
+            assert bool(never_updates(end, every)) is not comes
+    assert never_updates(0, 5) == []
+
+
+@pytest.mark.parametrize("method", ["rigl", "set", "dsr", "snfs"])
+def test_a_training_too_short_for_an_exchange_is_told(method: str, tmp_path: Path) -> None:
+    told = {}
+    for interval in (5, 1000):
+        recipe = single_run(
+            None,
+            "lenet-300-100",
+            data="digits",
+            method=method,
+            sparsity=0.9,
+            epochs=1,
+            batch_size=128,
+            threads=1,
+            method_options=(f"update_interval={interval}",),
+        )
+        made = prune(recipe, tmp_path / str(interval))
+        told[interval] = [text for text in made.metadata.warnings if "never moved" in text]
+    assert told[5] == []
+    assert len(told[1000]) == 1 and "every 1000 steps" in told[1000][0]

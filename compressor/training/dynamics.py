@@ -99,6 +99,10 @@ class Dynamics:
         """Return what goes on the tape once the training is over: by label, tensors by weight name."""
         return {}
 
+    def remarks(self) -> list[str]:
+        """Return what the user should know of this training, in full sentences; asked once, after :meth:`finish`."""
+        return []
+
     def handover(self) -> dict[str, Handover]:
         """Return what the checkpoint stores in place of the weights, by name; asked once, after :meth:`finish`.
 

@@ -17,7 +17,7 @@ from ...errors import TrainingDivergedError
 from ...files import Array
 from ...models.tensors import to_numpy
 from ..mask import BoolArray
-from ..schedule import cosine_drop_fraction, updates_at
+from ..schedule import cosine_drop_fraction, never_updates, updates_at
 from .dynamics import FlopCounter, Masks, no_cost
 from .exact import keep_largest
 from .static import StaticMask
@@ -84,6 +84,10 @@ class RigL(StaticMask):
         seen = sum(int(mask.sum()) for mask in self._explored.values())
         total = sum(mask.numel() for mask in self._explored.values())
         return {"explored": round(seen / max(1, total), 6)}
+
+    def remarks(self) -> list[str]:
+        """Tell of a training that was too short for any exchange."""
+        return never_updates(self._end, self._every)
 
     def exchange(self, fraction: float, step: int) -> bool:
         """Drop and grow ``int(fraction * kept)`` weights of every layer; return False when there is nothing to do.

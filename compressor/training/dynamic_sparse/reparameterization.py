@@ -13,7 +13,7 @@ from torch import nn
 
 from ....models.tensors import to_numpy
 from ...mask import BoolArray
-from ...schedule import updates_at
+from ...schedule import never_updates, updates_at
 from ..dynamics import FlopCounter, Masks, no_cost
 from ..static import StaticMask
 from .growth import apportion, grow, random_places
@@ -54,6 +54,10 @@ class DynamicReparameterization(StaticMask):
         """Exchange weights when the step is one of the schedule's."""
         if updates_at(step + 1, self._end, self._every):
             self.exchange(step + 1)
+
+    def remarks(self) -> list[str]:
+        """Tell of a training that was too short for any exchange."""
+        return never_updates(self._end, self._every)
 
     def exchange(self, step: int) -> None:
         """Drop what lies below the threshold, grow as many among places that were already free, adapt the threshold."""

@@ -9,7 +9,7 @@ from torch import nn
 from ....files import Array
 from ....models.tensors import to_numpy
 from ...mask import BoolArray
-from ...schedule import updates_at
+from ...schedule import never_updates, updates_at
 from ..dynamics import FlopCounter, Masks, no_cost
 from ..exact import keep_largest
 from ..static import StaticMask
@@ -53,6 +53,10 @@ class SparseEvolution(StaticMask):
         """Exchange weights when the step is one of the schedule's."""
         if updates_at(step + 1, self._end, self._every):
             self.exchange(step + 1)
+
+    def remarks(self) -> list[str]:
+        """Tell of a training that was too short for any exchange."""
+        return never_updates(self._end, self._every)
 
     def exchange(self, step: int) -> None:
         """Drop and grow in every layer; what comes in starts at zero, also where it has just left."""

@@ -14,7 +14,7 @@ from torch import nn
 
 from ....models.tensors import to_numpy
 from ...mask import BoolArray
-from ...schedule import updates_at
+from ...schedule import never_updates, updates_at
 from ..dynamics import FlopCounter, Masks, no_cost
 from ..exact import keep_largest
 from ..static import StaticMask
@@ -66,6 +66,10 @@ class SparseMomentum(StaticMask):
         """Exchange weights when the step is one of the schedule's."""
         if updates_at(step + 1, self._total, self._every):
             self.exchange(drop_rate(step + 1, self._total, self._rate))
+
+    def remarks(self) -> list[str]:
+        """Tell of a training that was too short for any exchange."""
+        return never_updates(self._total, self._every)
 
     def exchange(self, rate: float) -> None:
         """Drop ``rate`` of every layer and grow as many in all, where momentum is largest.
