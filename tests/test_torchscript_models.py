@@ -143,6 +143,78 @@ def test_control_flow_of_a_scripted_file_is_kept(tmp_path: Path) -> None:
     torch.testing.assert_close(source.build().eval()(x), original(x))
 
 
+class Words(nn.Module):
+    """An embedding and recurrent layers, whose first state is as large as the batch."""
+
+    def __init__(self, cells: type[nn.Module]) -> None:
+        super().__init__()
+        self.table = nn.Embedding(20, 6)
+        self.cells = cells(6, 8, num_layers=2, batch_first=True, bidirectional=True)
+        self.out = nn.Linear(16, 3)
+
+    def forward(self, words: Tensor) -> Tensor:
+        scores: Tensor = self.out(self.cells(self.table(words))[0][:, -1])
+        return scores
+
+
+class Attention(nn.Module):
+    """Attention, whose traces divide and convert sizes, with a token of its own in front of every sequence."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Parameter(torch.randn(1, 1, 6))
+        self.attention = nn.MultiheadAttention(6, 2, batch_first=True)
+        self.out = nn.Linear(6, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.cat([self.first.expand(x.shape[0], -1, -1), x], 1)
+        scores: Tensor = self.out((x + self.attention(x, x, x, need_weights=False)[0])[:, 0])
+        return scores
+
+
+class Upwards(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.down = nn.Conv2d(1, 4, 3, stride=2, padding=1)
+        self.up = nn.ConvTranspose2d(4, 3, 2, stride=2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.up(torch.relu(self.down(x)))
+        return x.mean((2, 3))
+
+
+@pytest.mark.parametrize("how", ["scripted", "traced-evaluation"])
+@pytest.mark.parametrize("kind", ["gru", "lstm", "attention", "upwards"])
+def test_recurrent_attending_and_transposed_layers_are_exported(kind: str, how: str, tmp_path: Path) -> None:
+    if (kind, how) == ("attention", "scripted"):
+        pytest.skip("a scripted MultiheadAttention keeps PyTorch's fused kernel, which no other format has")
+    torch.manual_seed(5)
+    networks = {
+        "gru": lambda: Words(nn.GRU),
+        "lstm": lambda: Words(nn.LSTM),
+        "attention": Attention,
+        "upwards": Upwards,
+    }
+    specs = {"attention": InputSpec("input", (5, 6)), "upwards": InputSpec("input", (1, 8, 8))}
+    spec = specs.get(kind, InputSpec("input", (7,), "int64"))
+    original = networks[kind]().eval()
+    example = torch.zeros(2, *spec.shape, dtype=getattr(torch, spec.dtype))
+    path = saved(original, tmp_path / "net.pt", how, example)
+    source = source_of(path, [spec])
+    inputs = source.example_inputs(16)[0]
+    torch.testing.assert_close(source.build().eval()(inputs), original(inputs))
+    # What is trained is what computes.
+    module = source.build()
+    module(inputs).square().sum().backward()
+    assert all(parameter.grad is not None for parameter in module.parameters())
+    checkpoint = prune(single_run(None, str(path), method="magnitude", sparsity=0.5), tmp_path / "run", source=source)
+    expected = dense_session(source, checkpoint.dense_state(), threads=1).run(inputs.numpy())
+    for format, runtime in (("onnx", "onnxruntime-cpu"), ("torchscript", "torchscript-cpu")):
+        artifact = export(checkpoint, format, tmp_path / format, source=source)
+        found = compare(expected, RUNTIMES[runtime].load(artifact, threads=1).run(inputs.numpy()))
+        assert found.error is not None and found.error <= BOUND
+
+
 def test_a_network_that_begins_with_a_linear_layer_says_its_input(tmp_path: Path) -> None:
     module = nn.Sequential(nn.Linear(7, 5), nn.ReLU(), nn.Linear(5, 2))
     source = source_of(saved(module, tmp_path / "net.pt", "traced-evaluation", torch.zeros(1, 7)))

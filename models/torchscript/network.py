@@ -53,6 +53,7 @@ class ScriptNetwork(nn.Module):
             tensor = self._program.constants.pop(name)
             self.register_buffer(f"_constant_{number}", tensor.detach().clone(), persistent=False)
         self._numbers = _numbers(script, self._program)
+        self._lists = _lists(script, self._numbers)
         self._layers: dict[str, str] = {}
         self.baked = _baked(self._program)
 
@@ -99,6 +100,8 @@ class ScriptNetwork(nn.Module):
         return None
 
     def _attribute(self, attribute: Attribute) -> Any:
+        if attribute.dotted in self._lists:
+            return [self.get_parameter(name) for name in self._lists[attribute.dotted]]
         if attribute.dotted in self._numbers:
             return self._numbers[attribute.dotted]
         holder = self.get_submodule(attribute.path)
@@ -124,7 +127,8 @@ class ScriptNetwork(nn.Module):
             # BatchNorm's own layer counts its batches; nothing else of a network's state is a number.
             return given[0]
         if node.outputs and node.outputs[0] in self._layers:
-            return self.get_submodule(self._layers[node.outputs[0]])(given[0])
+            # An embedding names its table first, every other layer its input.
+            return self.get_submodule(self._layers[node.outputs[0]])(given[node.kind == "aten::embedding"])
         if node.kind in _DROPOUTS:
             given = [given[0], given[1], self.training]
         if node.kind == "aten::batch_norm" and node.inputs[5] in self._program.constants:
@@ -219,6 +223,18 @@ def _numbers(script: torch.jit.ScriptModule, program: Program) -> dict[str, Any]
         if attribute.name != "training" and not isinstance(value, Tensor):
             numbers[attribute.dotted] = value
     return numbers
+
+
+def _lists(script: torch.jit.ScriptModule, numbers: dict[str, Any]) -> dict[str, list[str]]:
+    """Return the attributes that are lists of parameters, as recurrent layers keep them, by the parameters' names."""
+    names = {parameter.data_ptr(): name for name, parameter in script.named_parameters()}
+    return {
+        dotted: [names[part.data_ptr()] for part in value]
+        for dotted, value in numbers.items()
+        if isinstance(value, list)
+        and value
+        and all(isinstance(part, Tensor) and part.data_ptr() in names for part in value)
+    }
 
 
 def _all_nodes(block: Block) -> list[Node]:

@@ -25,9 +25,16 @@ def _number(kind: type) -> Callable[[Any], Any]:
         if isinstance(value, Tensor):
             # While torch.jit traces, sizes are tensors: read, they would be baked in.
             return value if torch._C._is_tracing() else kind(value.item())
-        return value if kind is not float or not isinstance(value, int) else float(value)
+        # A size that is being traced symbolically would be fixed by a conversion.
+        return kind(value) if isinstance(value, (bool, int, float)) else value
 
     return convert
+
+
+def _divide(a: float, b: float, rounding_mode: str | None = None) -> float:
+    if rounding_mode is None:
+        return a / b
+    return -(-a // b) if rounding_mode == "trunc" and (a < 0) != (b < 0) else a // b
 
 
 def _raise(message: str, *rest: Any) -> None:
@@ -38,6 +45,7 @@ _ALWAYS: dict[str, Callable[..., Any]] = {
     "aten::size": _size,
     "aten::dim": lambda x: x.dim(),
     "aten::len": len,
+    "aten::list": list,
     "aten::Int": _number(int),
     "aten::IntImplicit": _number(int),
     "aten::ScalarImplicit": lambda value: value,
@@ -68,12 +76,25 @@ _ALWAYS: dict[str, Callable[..., Any]] = {
     "prim::max": max,
     "prim::data": lambda x: x.data,
 }
+# PyTorch's numbers of its types, which the operators take and the functions of its Python face do not.
+_TYPES = {
+    0: torch.uint8,
+    1: torch.int8,
+    2: torch.int16,
+    3: torch.int32,
+    4: torch.int64,
+    5: torch.float16,
+    6: torch.float32,
+    7: torch.float64,
+    11: torch.bool,
+    15: torch.bfloat16,
+}
 # Where no operand is a tensor.
 _PLAIN: dict[str, Callable[..., Any]] = {
     "aten::add": operator.add,
     "aten::sub": operator.sub,
     "aten::mul": operator.mul,
-    "aten::div": operator.truediv,
+    "aten::div": _divide,
     "aten::floordiv": operator.floordiv,
     "aten::floor_divide": operator.floordiv,
     "aten::remainder": operator.mod,
@@ -107,23 +128,37 @@ def call(kind: str, overload: str, keywords: list[str | None], values: list[Any]
     if kind in _ALWAYS:
         return _ALWAYS[kind](*values)
     if kind in _PLAIN and not any(isinstance(value, Tensor) for value in values):
-        return _PLAIN[kind](*(value for value, keyword in zip(values, keywords, strict=True) if keyword is None))
+        rounding = _by_name(keywords, values) if kind == "aten::div" else {}
+        return _PLAIN[kind](*_by_position(keywords, values), **rounding)
     space, _, name = kind.partition("::")
     try:
         packet = getattr(getattr(torch.ops, space), name)
         form = getattr(packet, overload or "default")
     except AttributeError as error:
         raise ModelError(f"the TorchScript program uses {kind}, which cannot be converted to a module.") from error
+    if kind == "aten::_convolution":
+        # The other arguments are hints for a GPU, which ONNX has no form of.
+        return torch.ops.aten.convolution(*values[:9])
     if torch._C._is_tracing() and any(_holds_sizes(form, i, value) for i, value in enumerate(values)):
-        # Only the methods of tensors keep a size that is being traced; operators would take its value of now.
-        return getattr(values[0], name)(*values[1:])
+        # Only these keep a size that is being traced; operators would take its value of now.
+        owner, rest = (values[0], 1) if isinstance(values[0], Tensor) else (torch, 0)
+        named = {key: value for key, value in _by_name(keywords, values).items() if key != "layout"}
+        if isinstance(named.get("dtype"), int):
+            named["dtype"] = _TYPES[named["dtype"]]
+        return getattr(owner, name)(*_by_position(keywords, values)[rest:], **named)
     # A trace counts a number among the tensors where it could be either.
     given = [
         torch.tensor(v) if _wants_tensor(form, i) and isinstance(v, int | float) else v for i, v in enumerate(values)
     ]
-    positional = [value for value, keyword in zip(given, keywords, strict=True) if keyword is None]
-    named = {keyword: value for value, keyword in zip(given, keywords, strict=True) if keyword is not None}
-    return form(*positional, **named)
+    return form(*_by_position(keywords, given), **_by_name(keywords, given))
+
+
+def _by_position(keywords: list[str | None], values: list[Any]) -> list[Any]:
+    return [value for value, keyword in zip(values, keywords, strict=True) if keyword is None]
+
+
+def _by_name(keywords: list[str | None], values: list[Any]) -> dict[str, Any]:
+    return {keyword: value for value, keyword in zip(values, keywords, strict=True) if keyword is not None}
 
 
 def _holds_sizes(form: Any, index: int, value: Any) -> bool:
