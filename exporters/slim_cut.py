@@ -50,7 +50,8 @@ class Cut:
 
     def add(self, array: Array, like: str) -> str:
         """Add an initializer with a new name and return that name."""
-        used = {tensor.name for tensor in self.model.graph.initializer} if self._fresh == 0 else set()
+        # Also those of an earlier cut, which named what it added alike.
+        used = {tensor.name for tensor in self.model.graph.initializer}
         self._fresh += 1
         name = f"{like}.slim{self._fresh}"
         while name in used:

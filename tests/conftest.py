@@ -8,18 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from checkpoints import assembled
 from hypothesis import settings
 
-from sparsepack.compressor.checkpoint import (
-    FORMAT,
-    VERSION,
-    CheckpointMetadata,
-    Provenance,
-    SparseCheckpoint,
-    SparseTensor,
-    TrainingCost,
-)
-from sparsepack.models.source import InputSpec, ModelRecord
+from sparsepack.compressor.checkpoint import SparseCheckpoint
 from sparsepack.runtimes.native import library_path, unavailable
 
 settings.register_profile("sparsepack", deadline=None)
@@ -44,20 +36,7 @@ def exporter_reads_its_operators_once() -> None:
 @pytest.fixture(scope="session")
 def checkpoint_of() -> Callable[..., SparseCheckpoint]:
     """A function that puts tensors (of ``compressor.checkpoint.make_tensor``) together to a checkpoint."""
-
-    def build(*tensors: SparseTensor, **changes: Any) -> SparseCheckpoint:
-        fields: dict[str, Any] = {
-            "format": FORMAT,
-            "version": VERSION,
-            "model": ModelRecord("zoo", "lenet-300-100", [InputSpec("input", (1, 28, 28))], {"classes": 10}),
-            "recipe": {"method": "magnitude", "sparsity": 0.9},
-            "provenance": Provenance({"sparsepack": "0"}, 0, 1, "cpu"),
-            "tensors": [tensor.record for tensor in tensors],
-            "training": TrainingCost(1000, 20000, 300000),
-        }
-        return SparseCheckpoint(CheckpointMetadata(**{**fields, **changes}), {t.record.name: t for t in tensors})
-
-    return build
+    return assembled
 
 
 @pytest.fixture(scope="session")

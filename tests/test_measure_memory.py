@@ -10,13 +10,9 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
+from checkpoints import assembled
 
 from sparsepack.compressor.checkpoint import (
-    FORMAT,
-    VERSION,
-    CheckpointMetadata,
-    Provenance,
-    SparseCheckpoint,
     make_tensor,
 )
 from sparsepack.exporters import export
@@ -31,17 +27,13 @@ def artifact(tmp_path: Path) -> Path:
     generator = np.random.default_rng(0)
     dense = generator.standard_normal((50, 20)).astype(np.float32)
     weight = make_tensor("fc.weight", dense, mask=generator.random((50, 20)) < 0.5, record={"role": "prunable"})
-    metadata = CheckpointMetadata(
-        format=FORMAT,
-        version=VERSION,
+    checkpoint = assembled(
+        weight,
         model=ModelRecord("factory", "net.py:build", [InputSpec("x", (20,))]),
-        recipe={},
-        provenance=Provenance({}, 0, 1, "cpu"),
-        tensors=[weight.record],
         chain=[{"op": "linear", "weight": "fc.weight", "bias": None}],
     )
     path = tmp_path / "a.safetensors"
-    export(SparseCheckpoint(metadata, {"fc.weight": weight}), "csr", path)
+    export(checkpoint, "csr", path)
     return path
 
 

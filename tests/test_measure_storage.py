@@ -10,14 +10,11 @@ import numpy as np
 import pytest
 import safetensors.numpy
 import zstandard
+from checkpoints import assembled
 from hypothesis import given
 from hypothesis import strategies as st
 
 from sparsepack.compressor.checkpoint import (
-    FORMAT,
-    VERSION,
-    CheckpointMetadata,
-    Provenance,
     SparseCheckpoint,
     SparseTensor,
     make_tensor,
@@ -53,15 +50,7 @@ def checkpoint(structure: str = "element") -> SparseCheckpoint:
         tensors["fc2.weight"].record, name="tied.weight", alias_of="fc2.weight", masked=False
     )
     tensors["tied.weight"] = SparseTensor(tied, None, None)
-    metadata = CheckpointMetadata(
-        format=FORMAT,
-        version=VERSION,
-        model=ModelRecord("factory", "net.py:build", [InputSpec("x", (32,))]),
-        recipe={},
-        provenance=Provenance({}, 0, 1, "cpu"),
-        tensors=[tensor.record for tensor in tensors.values()],
-    )
-    return SparseCheckpoint(metadata, tensors)
+    return assembled(*tensors.values(), model=ModelRecord("factory", "net.py:build", [InputSpec("x", (32,))]))
 
 
 def subject(tmp_path: Path, format_name: str, *, values: str = "fp32", known: bool = False) -> Subject:

@@ -11,13 +11,10 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from checkpoints import assembled
 from torch import nn
 
 from sparsepack.compressor.checkpoint import (
-    FORMAT,
-    VERSION,
-    CheckpointMetadata,
-    Provenance,
     SparseCheckpoint,
     SparseTensor,
     make_tensor,
@@ -63,16 +60,7 @@ def checkpoint_of(source: TorchSource, *, density: float = 0.2, parametrisation:
             tensors[name] = make_tensor(name, dense, mask=mask, record=record)
         else:
             tensors[name] = make_tensor(name, dense)
-    metadata = CheckpointMetadata(
-        format=FORMAT,
-        version=VERSION,
-        model=source.record,
-        recipe={},
-        provenance=Provenance({}, 0, 1, "cpu"),
-        tensors=[tensor.record for tensor in tensors.values()],
-        chain=chain_of(module, source.example_inputs(2)),
-    )
-    return SparseCheckpoint(metadata, tensors)
+    return assembled(*tensors.values(), model=source.record, chain=chain_of(module, source.example_inputs(2)))
 
 
 def zoo(name: str, **options: Any) -> TorchSource:

@@ -9,10 +9,11 @@ import numpy as np
 import onnx
 import pytest
 from graphs import Graph, copy, difference, run, widths
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 from sparsepack.errors import FileFormatError, UnsupportedError
 from sparsepack.exporters.slim import choose, mask, slim
+from sparsepack.exporters.slim_cut import plan
 from sparsepack.models.graph.dimensions import analyse
 from sparsepack.models.graph.effects import unknown
 from sparsepack.models.graph.groups import find_groups, random_score
@@ -92,6 +93,15 @@ def test_units_without_a_path_to_the_output_go_although_they_are_alive() -> None
     assert widths(slimmed.model) == {"first": (3, 4), "second": (4, 2)}
     x_values = np.random.default_rng(0).standard_normal((6, 3)).astype(np.float32)
     assert difference(model, slimmed.model, {"x": x_values}) < 1e-5
+
+
+def test_what_a_cut_adds_never_has_a_name_of_an_earlier_cut() -> None:
+    model = masked_channel(1)
+    names = ["x.slim1", "x.slim2", "x.slim2_", "x.slim3"]
+    model.graph.initializer.extend(numpy_helper.from_array(np.zeros(1, np.float32), name) for name in names)
+    _, cut = plan(analyse(prepared(model)), [])
+    added = [cut.add(np.ones(1, np.float32), "x") for _ in range(3)]
+    assert len({*names, *added}) == len(names) + len(added)
 
 
 def test_a_graph_with_nothing_dead_comes_back_unchanged() -> None:

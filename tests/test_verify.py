@@ -9,12 +9,9 @@ import msgspec
 import numpy as np
 import onnx
 import pytest
+from checkpoints import assembled
 
 from sparsepack.compressor.checkpoint import (
-    FORMAT,
-    VERSION,
-    CheckpointMetadata,
-    Provenance,
     SparseCheckpoint,
     make_tensor,
 )
@@ -44,15 +41,7 @@ def checkpoint_of(source: TorchSource, sign: float = 1.0) -> SparseCheckpoint:
             tensors[name] = make_tensor(name, dense, mask=mask, record={"role": "prunable"})
         else:
             tensors[name] = make_tensor(name, dense)
-    metadata = CheckpointMetadata(
-        format=FORMAT,
-        version=VERSION,
-        model=source.record,
-        recipe={},
-        provenance=Provenance({}, 0, 1, "cpu"),
-        tensors=[tensor.record for tensor in tensors.values()],
-    )
-    return SparseCheckpoint(metadata, tensors)
+    return assembled(*tensors.values(), model=source.record)
 
 
 def factory(folder: Path, code: str) -> tuple[str, TorchSource]:

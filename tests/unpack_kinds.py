@@ -4,15 +4,12 @@ import warnings
 
 import numpy as np
 import onnx
+from checkpoints import assembled
 from onnx import helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from sparsepack.compressor.block import Block
 from sparsepack.compressor.checkpoint import (
-    FORMAT,
-    VERSION,
-    CheckpointMetadata,
-    Provenance,
     SparseCheckpoint,
     SparseTensor,
     make_tensor,
@@ -22,15 +19,7 @@ from sparsepack.models.source import ModelRecord
 
 
 def checkpoint_of(tensors: list[SparseTensor], model: ModelRecord | None = None) -> SparseCheckpoint:
-    metadata = CheckpointMetadata(
-        FORMAT,
-        VERSION,
-        model or ModelRecord("zoo", "none", []),
-        {},
-        Provenance({}, 0, 1, "cpu"),
-        [tensor.record for tensor in tensors],
-    )
-    return SparseCheckpoint(metadata, {tensor.record.name: tensor for tensor in tensors})
+    return assembled(*tensors, model=model or ModelRecord("zoo", "none", []))
 
 
 def graph_of(checkpoint: SparseCheckpoint, opset: int = 20) -> onnx.ModelProto:

@@ -10,21 +10,15 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
+from checkpoints import assembled
 from parametrised import every_kind
 
 from sparsepack.compressor.block import Block
 from sparsepack.compressor.checkpoint import (
-    FORMAT,
-    VERSION,
-    CheckpointMetadata,
-    Provenance,
     SparseCheckpoint,
-    SparseTensor,
-    TrainingCost,
     make_tensor,
 )
 from sparsepack.compressor.training.resume import Position, Snapshots
@@ -36,7 +30,7 @@ from sparsepack.files import Array
 from sparsepack.models.readers import read_idx, read_npz
 from sparsepack.models.seeding.rebuild import rebuild
 from sparsepack.models.seeding.record import SeedRecord
-from sparsepack.models.source import InputSpec, ModelRecord, load_source
+from sparsepack.models.source import load_source
 
 Decoded = Mapping[str, bytes]
 
@@ -109,19 +103,6 @@ def read_images(path: Path) -> Decoded:
     return {"": read_idx(path, 3).tobytes()}
 
 
-def checkpoint_of(*tensors: SparseTensor, **changes: Any) -> SparseCheckpoint:
-    fields: dict[str, Any] = {
-        "format": FORMAT,
-        "version": VERSION,
-        "model": ModelRecord("zoo", "lenet-300-100", [InputSpec("input", (1, 28, 28))], {"classes": 10}),
-        "recipe": {"method": "magnitude", "sparsity": 0.9},
-        "provenance": Provenance({"sparsepack": "0"}, 0, 1, "cpu"),
-        "tensors": [tensor.record for tensor in tensors],
-        "training": TrainingCost(1000, 20000, 300000),
-    }
-    return SparseCheckpoint(CheckpointMetadata(**{**fields, **changes}), {t.record.name: t for t in tensors})
-
-
 @contextmanager
 def bounded_memory() -> Iterator[None]:
     """Fail when what is inside takes more than :data:`MEMORY` at any time."""
@@ -152,26 +133,26 @@ def _artifacts(folder: Path) -> dict[str, Original]:
     tied = make_tensor("tied", dense, record={"alias_of": "weight"})
     trained = rebuild(seed, (6, 16)) + np.float32(1e-4) * dense
     told = make_tensor("told", trained, mask=dense > 0, record={"seed": seed})
-    export(checkpoint_of(told), "packed", folder / "packed drift")
+    export(assembled(told), "packed", folder / "packed drift")
     found = {"packed drift": Original((folder / "packed drift").read_bytes(), "file", read_artifact, sealed=True)}
     tiles = Block(2, 4).spread(rng.random(12) < 0.4, (6, 16), 0)
     blocks = make_tensor("blocks", dense, mask=tiles, record={"structure": "block:2x4", "role": "prunable"})
     for format in ("packed", "csr"):
-        export(checkpoint_of(blocks), format, folder / f"{format} blocks")
+        export(assembled(blocks), format, folder / f"{format} blocks")
         content = (folder / f"{format} blocks").read_bytes()
         found[f"{format} blocks"] = Original(content, "file", read_artifact, sealed=True)
     for format in ("packed", "csr", "nm"):
         tensors = (masked, bias, tied) if format == "nm" else (masked, frozen, bias, tied)
-        export(checkpoint_of(*tensors), format, folder / format)
+        export(assembled(*tensors), format, folder / format)
         found[format] = Original((folder / format).read_bytes(), "file", read_artifact, sealed=True)
     for name, values in (("packed int8", "int8"), ("packed codebook", "codebook:4"), ("csr int8", "int8")):
-        export(checkpoint_of(masked, frozen, bias), name.partition(" ")[0], folder / name, values=values)
+        export(assembled(masked, frozen, bias), name.partition(" ")[0], folder / name, values=values)
         found[name] = Original((folder / name).read_bytes(), "file", read_artifact, sealed=True)
     parts = [tensor for tensor in every_kind((2, 2, 1, 2)) if "-" not in tensor.record.name]
-    export(checkpoint_of(*parts), "packed", folder / "packed parts")
+    export(assembled(*parts), "packed", folder / "packed parts")
     found["packed parts"] = Original((folder / "packed parts").read_bytes(), "file", read_artifact, sealed=True)
     path = folder / "checkpoint.safetensors"
-    checkpoint_of(masked, frozen, bias, tied).save(path)
+    assembled(masked, frozen, bias, tied).save(path)
     found["checkpoint"] = Original(path.read_bytes(), path.name, read_checkpoint)
     return found
 
@@ -200,13 +181,13 @@ def _networks(folder: Path) -> dict[str, Original]:
         ("torch-export", "torch-export", "fp32", thin),
     ):
         path = folder / f"{name}.onnx"
-        export(checkpoint_of(weight, bias, model=source.record), format, path, values=values, source=source)
+        export(assembled(weight, bias, model=source.record), format, path, values=values, source=source)
         # A zip archive says much twice, and pads: what nobody reads may change.
         archive = format in FORMATS
         step = 37 if archive else 1
         found[name] = Original(path.read_bytes(), "file", read_artifact, sealed=not archive, step=step)
     path = folder / "sparse.onnx"
-    checkpoint = checkpoint_of(thin, bias, model=source.record)
+    checkpoint = assembled(thin, bias, model=source.record)
     write_onnx_dense(checkpoint, path, source=source, sparse_initializers=True)
     found["sparse initializers"] = Original(path.read_bytes(), "file", read_artifact, sealed=True)
     model = onnx.load(path)
