@@ -290,6 +290,16 @@ def test_means_over_seeds_stand_in_every_report_for_people() -> None:
         assert "seeds" not in text
 
 
+def test_a_record_without_artifacts_says_what_asks_for_one() -> None:
+    empty = {**record(), "artifacts": [], "requirements": []}
+    assert empty["failed"] == []
+    for text in (to_markdown(empty, "t"), render(empty), "".join(Reader(html_page(empty, title="t")).words)):
+        assert "Nothing was measured" in text
+    failed = {**empty, "failed": [{"run": "a", "error": "the loss is not finite"}]}
+    for text in (to_markdown(failed, "t"), render(failed), render(record())):
+        assert "Nothing was measured" not in text
+
+
 def test_a_mask_is_averaged_into_its_picture() -> None:
     rows = np.zeros((4, 6), np.bool_)
     rows[:2, :3] = True

@@ -13,6 +13,7 @@ from .units import digits, human_bytes, percent, ratio
 from .verdict import verdicts
 
 POINTS = 1.0
+NOTHING = "Nothing was measured: no run has an artifact; 'export: [{format: packed}]' asks for one."
 
 
 def headlines(record: Mapping[str, Any]) -> list[str]:
@@ -25,7 +26,7 @@ def headlines(record: Mapping[str, Any]) -> list[str]:
         kept = [artifact for artifact in artifacts if _harmless(artifact)]
         sentences += [_smallest(kept, artifacts), _fastest(kept, artifacts)] if kept else [_none_harmless()]
     else:
-        sentences += [_size(artifacts[0])] if artifacts else []
+        sentences += [_size(artifacts[0])] if artifacts else empty_lines(record)
     worse = [artifact["artifact"] for artifact in artifacts if artifact["regressions"]]
     if worse:
         sentences.append(f"Worse than the earlier record: {', '.join(worse)}; the regressions are listed below.")
@@ -35,6 +36,11 @@ def headlines(record: Mapping[str, Any]) -> list[str]:
 def failure_lines(record: Mapping[str, Any]) -> list[str]:
     """Return a sentence for every run that failed."""
     return [f"The run '{entry['run']}' failed: {entry['error']}" for entry in record["failed"]]
+
+
+def empty_lines(record: Mapping[str, Any]) -> list[str]:
+    """Return what a record without artifacts says, unless runs that failed say why there are none."""
+    return [] if record["artifacts"] or record["failed"] else [NOTHING]
 
 
 def regression_lines(artifacts: Sequence[Mapping[str, Any]]) -> list[str]:

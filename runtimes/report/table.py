@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from . import seeds
-from .headline import failure_lines, regression_lines
+from .headline import empty_lines, failure_lines, regression_lines
 from .notes import notes
 from .units import digits, human_bytes, percent, ratio, speedup
 from .verdict import verdicts
@@ -59,7 +59,7 @@ def render(
     parts += [Text(f"* {line}") for line in notes(artifacts)]
     parts += [Text(f"worse: {line}") for line in regression_lines(artifacts)]
     parts += [Text(line) for line in verdicts(artifacts)]
-    parts += [Text(line) for line in failure_lines(record)]
+    parts += [Text(line) for line in [*failure_lines(record), *empty_lines(record)]]
     if record["requirements"]:
         parts.append(_requirement_table(record["requirements"]))
     return _text(parts, width, colour)
