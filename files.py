@@ -49,6 +49,8 @@ _DTYPES: dict[str, str] = {
     "F8_E5M2": "float8_e5m2",
 }
 _CODES = {name: code for code, name in _DTYPES.items()}
+# What a network's tensors can be of.
+DTYPES = tuple(_CODES)
 # As many as numpy had for decades.
 _MAX_AXES = 32
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from ..errors import UnsupportedError
 from .mask import BoolArray
-from .space import Space, excluded_names
+from .space import NOTHING_PRUNABLE, Space, excluded_names
 from .structure import Channel, Groups
 
 if TYPE_CHECKING:
@@ -152,7 +152,8 @@ def couple(
     }
     space = Space(tuple(t for t in prunable if t.name in inside), excluded, unfit)
     if not widths:
-        raise UnsupportedError(f"no tensor can be pruned with structure {structure.text}. {' '.join(space.warnings)}")
+        why = " ".join(space.warnings) if prunable else NOTHING_PRUNABLE
+        raise UnsupportedError(f"no tensor can be pruned with structure {structure.text}. {why}")
     beside = dict.fromkeys(member.tensor for width in widths for member in width.companions)
     masked = {t.name: t.shape for t in space.tensors} | {name: tuple(shapes[name]) for name in beside}
     fixed = space.total - sum(width.count * width.size for width in widths)

@@ -18,6 +18,12 @@ if TYPE_CHECKING:
     from .structure import Structure
 
 
+NOTHING_PRUNABLE = (
+    "The model has none: no convolution, linear layer or attention of it holds a weight of its own. A weight that a "
+    "parametrisation (weight_norm and the like) computes is not pruned; take the parametrisation off first."
+)
+
+
 @dataclass(frozen=True)
 class Space:
     """What may be pruned.
@@ -83,7 +89,7 @@ def make_space(
             tensors.append(tensor)
     space = Space(tuple(tensors), excluded, unfit)
     if not tensors:
-        why = " ".join(space.warnings) or "Every prunable tensor is excluded." if names else "The model has none."
+        why = " ".join(space.warnings) or "Every prunable tensor is excluded." if names else NOTHING_PRUNABLE
         raise UnsupportedError(f"no tensor can be pruned with structure {structure.text}. {why}")
     return space
 

@@ -31,7 +31,7 @@ _OPERATOR = re.compile(
     r"|_operator\.(add|sub|mul|truediv|floordiv|mod|pow|neg|pos|abs|eq|ne|lt|le|gt|ge|and_|or_|not_|getitem)"
 )
 # No call, index, quote, decorator or line break can be written with these.
-_NAME = re.compile(r"[\w.+\-,<> ]*")
+_NAME = re.compile(r"[\w.+\-/,<> ]*")
 _SIZE = re.compile(r"(?:'\w+'|[A-Za-z]\w*|\d+|[\s,()=+\-*/<>])*")
 _SIZE_WORD = re.compile(
     r"[su]\d+|Symbol|Integer|Rational|Add|Mul|Pow|Mod|Max|Min|Abs|FloorDiv|ModularIndexing|CleanDiv|CeilDiv|PythonMod"

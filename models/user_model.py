@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from ..errors import ModelError
+from ..files import DTYPES
 from .evaluating import evaluating
 from .examples import draw_inputs
 from .factory import UserCode, load_factory
@@ -78,7 +79,19 @@ def _unpack(text: str, returned: Any) -> tuple[nn.Module, tuple[Tensor, ...]]:
         raise ModelError(f"the example inputs of {text} must be a tuple of tensors with a batch axis in front.")
     if any(is_lazy(parameter) for parameter in module.parameters()):
         raise ModelError(f"{text} returned a module with lazy layers, which have no weights yet; give their sizes.")
+    _check_state(text, module)
     return module, tuple(examples)
+
+
+def _check_state(text: str, module: nn.Module) -> None:
+    """Refuse a network whose state holds what no file of tensors stores: complex numbers, quantised values, objects."""
+    for name, value in module.state_dict().items():
+        kind = str(value.dtype).removeprefix("torch.") if isinstance(value, Tensor) else type(value).__name__
+        if not isinstance(value, Tensor) or kind not in DTYPES:
+            raise ModelError(
+                f"'{name}' in the state of {text} is {kind}, which no format here stores. Leave it out of the state "
+                "(persistent=False for a buffer, no get_extra_state), or keep complex numbers as two real tensors."
+            )
 
 
 def _as_examples(inputs: list[InputSpec] | None, examples: tuple[Tensor, ...]) -> list[InputSpec] | None:

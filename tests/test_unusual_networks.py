@@ -12,6 +12,7 @@ import torch
 
 from sparsepack.cli import run
 from sparsepack.errors import UnsupportedError
+from sparsepack.exporters.torchscript import quiet_torchscript
 from sparsepack.models.chain import chain_of
 from sparsepack.models.checked_data import make_dataset
 from sparsepack.models.class_scores import class_scores
@@ -139,6 +140,73 @@ def images():
     labels = draw.integers(0, 3, 64)
     labels[:3] = [0, 1, 2]
     return inputs[:48], labels[:48], inputs[48:], labels[48:]
+
+
+class Deciding(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Linear(8, 3)
+        self.second = nn.Linear(8, 3)
+
+    def forward(self, x):
+        return self.first(x) if x.sum() > 0 else self.second(x)
+
+
+def deciding():
+    return Deciding(), torch.randn(2, 8)
+
+
+class Attending(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.attention = nn.MultiheadAttention(8, 2, batch_first=True)
+        self.cells = nn.GRU(8, 8, batch_first=True)
+
+    def forward(self, x):
+        if x.shape[1] != 5:
+            raise ValueError(x.shape)
+        return self.cells(self.attention(x, x, x)[0])[0][:, -1]
+
+
+def attending():
+    return Attending(), torch.randn(2, 5, 8)
+
+
+def waves():
+    module = nn.Sequential(nn.Linear(8, 3))
+    module.register_buffer("turns", torch.ones(2, dtype=torch.complex64))
+    return module, torch.randn(2, 8)
+
+
+class Objects(nn.Linear):
+    def get_extra_state(self):
+        return {"seen": 3}
+
+    def set_extra_state(self, state):
+        pass
+
+
+def objects():
+    return Objects(8, 3), torch.randn(2, 8)
+
+
+def parametrised():
+    return nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Linear(8, 3))), torch.randn(2, 8)
+
+
+class Named(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.parts = nn.ModuleDict({"conv/1": nn.Linear(8, 8), "\u00fc": nn.Linear(8, 3)})
+
+    def forward(self, x):
+        for name in self.parts:
+            x = self.parts[name](x)
+        return x
+
+
+def named():
+    return Named(), torch.randn(2, 8)
 
 
 def data():
@@ -368,3 +436,49 @@ def test_images_without_channels_are_images_for_networks_of_images(tmp_path: Pat
     series = data.shaped((-1, 16))
     assert series.input_spec.shape == (4, 16) and np.array_equal(series.train_inputs, images)
     assert torch.equal(series.test()[0], torch.from_numpy(images))
+
+
+def test_what_no_file_of_tensors_stores_is_refused_by_name(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert prune("waves", "--method", "magnitude", "--data", "none") == 1
+    assert "'turns' in the state of nets.py:waves is complex64" in capsys.readouterr().err
+    assert prune("objects", "--method", "magnitude", "--data", "none") == 1
+    assert "'_extra_state' in the state of nets.py:objects is dict" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("structure", ["element", "channel"])
+def test_weights_that_parametrisations_compute_are_said_not_to_be_pruned(
+    here: Path, structure: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    typed = ["--method", "magnitude", "--structure", structure, "--data", "none"]
+    assert prune("parametrised", *typed) == 1
+    assert "take the parametrisation off first" in capsys.readouterr().err
+
+
+def test_a_program_returns_a_dict_as_its_network_does(here: Path) -> None:
+    assert prune("gives_dict", "--method", "magnitude", "--data", "none") == 0
+    typed = ["--model", "nets.py:gives_dict"]
+    assert run(["export", "run", "--to", "torchscript", "-o", "net.pt", *typed]) == 0
+    assert run(["verify", "net.pt", "--against", "run", *typed]) == 0
+    with quiet_torchscript():
+        assert list(torch.jit.load("net.pt")(torch.zeros(2, 8))) == ["scores"]  # type: ignore[no-untyped-call]
+
+
+def test_names_that_a_program_cannot_hold_are_refused_and_others_kept(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert prune("named", "--method", "magnitude", "--data", "none") == 0
+    typed = ["--model", "nets.py:named"]
+    assert run(["export", "run", "--to", "torch-export", "-o", "net.pt2", *typed]) == 0
+    assert run(["verify", "net.pt2", "--against", "run", *typed]) == 0
+    assert run(["export", "run", "--to", "torchscript", "-o", "net.pt", *typed]) == 1
+    assert "name its layer in ASCII" in capsys.readouterr().err
+
+
+def test_a_trace_that_keeps_one_decision_says_so(here: Path) -> None:
+    assert prune("deciding", "--method", "magnitude", "--data", "none") == 0
+    typed = ["--model", "nets.py:deciding"]
+    with pytest.warns(UserWarning, match=r"decides by values of its tensors \(nets.py, line \d+\)"):
+        assert run(["export", "run", "--to", "torchscript", "-o", "net.pt", *typed]) == 0
+    # A decision by sizes is none by values: that would warn, and warnings are errors here.
+    assert prune("attending", "--method", "magnitude", "--data", "none", "--force") == 0
+    assert run(["export", "run", "--to", "torchscript", "-o", "other.pt", "--model", "nets.py:attending"]) == 0
