@@ -65,13 +65,19 @@ def _expanded(entry: Mapping[str, Any], where: str) -> list[dict[str, Any]]:
     if count > MOST:
         raise RecipeError(f"{where} stands for {count} runs; at most {MOST} are allowed.")
     runs = []
-    for values in itertools.product(*lists.values()):
-        chosen = dict(zip(lists, values, strict=True))
+    for numbered in itertools.product(*map(enumerate, lists.values())):
+        chosen = {key: value for key, (_, value) in zip(lists, numbered, strict=True)}
         parts = [str(entry["name"])] if entry.get("name") else []
-        # A path separator in a value ('2:4' has none, a mapping of densities might) must not name a folder.
-        parts += [str(value).replace("/", "_").replace(":", "-") for value in values]
+        parts += [_named(value, place) for place, value in numbered]
         runs.append({**entry, **chosen, "name": "-".join(parts) or str(entry.get("method", "run"))})
     return runs
+
+
+def _named(value: Any, place: int) -> str:
+    """Return what a value adds to the names of its runs, which name folders; densities by layer go by their place."""
+    if isinstance(value, Mapping):
+        return f"densities-{place}"
+    return str(value).replace("/", "_").replace(":", "-")
 
 
 def groups(runs: list[RunSettings]) -> dict[str, str]:

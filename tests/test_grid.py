@@ -97,6 +97,12 @@ def test_runs_that_differ_by_their_seed_alone_belong_together() -> None:
     assert groups(recipe.runs) == {"snip-3": "snip-3", "snip-4": "snip-3", "rigl-3": "rigl-3", "rigl-4": "rigl-3"}
 
 
+def test_densities_by_layer_name_folders_by_their_place() -> None:
+    entry = {"name": "g", "method": "magnitude", "allocation": ["uniform", {"*": 0.1}, {"fc1.*": 0.1, "*": 1.0}]}
+    assert [run["name"] for run in expand([entry])] == ["g-uniform", "g-densities-1", "g-densities-2"]
+    assert [run["allocation"] for run in expand([entry])] == entry["allocation"]
+
+
 def test_a_run_of_a_grid_is_named_in_what_is_wrong_with_it() -> None:
     entry = {"name": "g", "method": ["magnitude", "snip"], "sparsity": 0.9, "seed": [0, 1], "fine_tune": {"epochs": 1}}
     plain = {"version": 1, "model": "lenet-300-100", "data": "digits", "grid": [entry]}
