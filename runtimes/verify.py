@@ -20,7 +20,7 @@ from ..exporters.artifact import TRANSFORMED, Artifact
 from ..exporters.codecs.floats import FLOATS
 from ..exporters.torch_archive import FORMATS as PROGRAMS
 from ..exporters.value_types import INT8
-from ..files import Array, TensorFile, numpy_dtype, sha256_array
+from ..files import Array, TensorFile, numpy_dtype, path_text, sha256_array
 from . import RUNTIMES
 from .measure.inputs import varied
 from .measure.parity import BOUND, parity
@@ -177,6 +177,8 @@ def _checker(artifact: Artifact) -> Finding:
     import onnx
 
     subject = str(artifact.path)
+    if path_text(subject) != subject:
+        return Finding("graph", subject, False, "neither the ONNX checker nor a runtime takes a name that is no text.")
     try:
         onnx.checker.check_model(subject)
     except onnx.checker.ValidationError as error:

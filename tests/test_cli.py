@@ -174,6 +174,11 @@ def test_a_name_that_is_no_text_is_measured_and_reported(compress: Run, finished
     record = json.loads(Path("json").read_text())
     assert record["artifacts"][0]["artifact"] == record["artifacts"][0]["path"] == r"small\xff.spk"
     assert compress("report", "json")[0] == 0
+    graph = os.fsdecode(b"graph\xff.onnx")
+    Path(graph).write_bytes((finished / "dense.onnx").read_bytes())
+    checked = subprocess.run([*COMMAND, "verify", graph], capture_output=True, text=True)
+    assert checked.returncode == 1
+    assert "a name that is no text" in checked.stdout and checked.stderr == ""
 
 
 @pytest.mark.parametrize(
