@@ -59,7 +59,7 @@ def shifts(cut: Cut, liveness: Liveness, weights: Weights, approximate: bool) ->
 def apply_shifts(cut: Cut, found: list[Shift]) -> None:
     """Add the constants to the layers' biases; the initializers are cut already.
 
-    A MatMul, which has no bias, gets an addition after it.
+    A MatMul, which has no bias, gets an addition after it, and so does a layer whose bias is computed or comes in.
     """
     protos = list(cut.model.graph.node)
     tensors = {tensor.name: tensor for tensor in cut.model.graph.initializer}
@@ -72,7 +72,8 @@ def apply_shifts(cut: Cut, found: list[Shift]) -> None:
         if not values.any():
             continue
         kind = onnx.helper.tensor_dtype_to_np_dtype(tensors[source(cut.dimensions, node.inputs[1])].data_type)
-        if node.op in ("Conv", "ConvTranspose"):
+        convolution = node.op in ("Conv", "ConvTranspose")
+        if convolution and (not node.input(2) or node.input(2) in tensors):
             bias = numpy_helper.to_array(tensors[node.input(2)]) if node.input(2) else np.zeros(values.size, kind)
             name = cut.add((bias.astype(np.float64) + values).astype(kind), node.input(2) or f"{node.inputs[1]}.bias")
             del proto.input[2:]
@@ -80,6 +81,9 @@ def apply_shifts(cut: Cut, found: list[Shift]) -> None:
             continue
         if node.op == "Gemm" and _into_bias(cut, node, proto, tensors, values, kind):
             continue
+        if convolution:
+            # Channels come before the places.
+            values = values.reshape(-1, *[1] * (len(cut.dimensions.shapes.extents[output]) - 2))
         inner = f"{output}.unshifted"
         proto.output[0] = inner
         addition = onnx.helper.make_node("Add", [inner, cut.add(values.astype(kind), f"{output}.shift")], [output])

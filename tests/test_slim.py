@@ -61,6 +61,17 @@ def test_a_masked_channel_with_a_bias_is_folded_into_its_reader(product: str) ->
     assert slimmed.account.error_bound == 0
 
 
+def test_a_channel_is_folded_beside_a_bias_that_is_computed() -> None:
+    model = masked_channel(1)
+    (reader,) = [node for node in model.graph.node if node.output[0] == "reader"]
+    reader.input.append("negated")
+    model.graph.initializer.append(numpy_helper.from_array(np.arange(5, dtype=np.float32), "offset"))
+    model.graph.node.insert(0, helper.make_node("Neg", ["offset"], ["negated"]))
+    slimmed = slim(copy(model))
+    assert widths(slimmed.model)["first"] == (2, 3, 1, 1)
+    assert difference(model, slimmed.model, images()) < 1e-5
+
+
 def test_a_constant_channel_stays_where_zero_padding_makes_folding_inexact() -> None:
     model = masked_channel(3)
     slimmed = slim(copy(model))
