@@ -61,6 +61,23 @@ def test_a_masked_channel_with_a_bias_is_folded_into_its_reader(product: str) ->
     assert slimmed.account.error_bound == 0
 
 
+@pytest.mark.parametrize("taken", [0, 1, 2, 3])
+@pytest.mark.parametrize("how", ["Slice", "Split", "Gather"])
+def test_a_channel_that_is_taken_out_alone_is_the_one_that_stays(how: str, taken: int) -> None:
+    graph = Graph()
+    weight, bias = graph.weight("first", 4, 3, 1, 1), graph.constant("bias", np.arange(1, 5, dtype=np.float32))
+    x = graph.add("Conv", "x", weight, bias)
+    numbers = {name: graph.constant(name, np.array([n])) for name, n in (("s", taken), ("e", taken + 1), ("a", 1))}
+    if how == "Slice":
+        graph.add("Slice", x, *numbers.values(), name="alone")
+    elif how == "Gather":
+        graph.add("Gather", x, "s", name="alone", axis=1)
+    else:
+        graph.add("Identity", graph.add("Split", x, axis=1, num_outputs=4, outputs=4)[taken], name="alone")
+    model = graph.model(IMAGE, [graph.add("Relu", "alone", name="y")])
+    assert difference(model, slim(copy(model)).model, images()) == 0
+
+
 def test_a_channel_is_folded_beside_a_bias_that_is_computed() -> None:
     model = masked_channel(1)
     (reader,) = [node for node in model.graph.node if node.output[0] == "reader"]

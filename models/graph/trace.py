@@ -117,7 +117,10 @@ class Trace:
         return layout
 
     def define(self, name: str, factors: Sequence[Ids]) -> None:
-        """Record the layout of an output tensor; factors that cover nothing are dropped."""
+        """Record the layout of an output tensor; factors that cover nothing are dropped, and their one cell stays."""
+        for factor in factors:
+            if not covered(factor):
+                self.cells.pin(factor, f"'{name}' holds it alone")
         layout = Layout(self.extents(name), tuple(f for f in factors if covered(f)))
         for factor in layout.factors:
             if any(extent not in (1, layout.shape[axis]) for axis, extent in enumerate(factor.shape)):
