@@ -164,9 +164,12 @@ class Dataset:
             )
         classes = record.options.get("classes")
         if classes is not None and classes != self.classes:
+            hint = (
+                " Labels that leave classes out need their number beside them: 'classes' in the npz file or the dict."
+            )
             raise DataError(
-                f"the data '{self.name}' has {self.classes} classes; '{record.text}' has {classes}. Labels that leave "
-                "classes out need their number beside them: 'classes' in the npz file or in the factory's dict."
+                f"the data '{self.name}' has {self.classes} classes; '{record.text}' has {classes}."
+                f"{hint if self.classes < classes else ''}"
             )
         known = record.options.get("vocabulary")
         if known is not None and self.vocabulary is not None and self.vocabulary > known:

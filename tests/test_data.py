@@ -538,6 +538,10 @@ def test_names_that_are_no_data_are_usage_errors(tmp_path: Path) -> None:
             ModelRecord("zoo", "net", [InputSpec("input", (1, 8, 8))], {"classes": 1000}),
             "'digits' has 10 classes; 'net' has 1000. Labels that leave classes out .* 'classes' in the npz file",
         ),
+        (
+            ModelRecord("zoo", "net", [InputSpec("input", (1, 8, 8))], {"classes": 2}),
+            r"'digits' has 10 classes; 'net' has 2\.$",
+        ),
         (ModelRecord("factory", "net", [InputSpec("a", (1,)), InputSpec("b", (1,))]), "has 2 inputs"),
     ],
 )
