@@ -20,7 +20,7 @@ class TensorRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit
         role: ``prunable`` (a weight that a method may mask), ``parameter`` or ``buffer``.
         parametrisation: one of :data:`.parametrisations.PARAMETRISATIONS`.
         masked: whether a mask is stored; an unmasked tensor is stored whole.
-        structure: what the mask was selected as: ``element``, ``N:M``, ``block:RxC`` or ``channel``.
+        structure: what the mask was selected as: ``element``, ``N:M``, ``block:RxC``, ``channel`` or ``input-channel``.
         output_axis: the axis of the output units (0 for torch's Linear and Conv, 1 for ONNX's MatMul [K, N]).
         seed: how to draw the tensor again as it was before training; None when no seed does.
         alias_of: the tensor that this one shares its storage with (tied weights); nothing of its own is stored.

@@ -1,4 +1,4 @@
-"""The manifest: what every artifact of ours says about itself, the same in all four formats.
+"""The manifest: what every artifact of ours says about itself, the same in every format.
 
 It names the network and lists its tensors in state_dict order. What can be derived is not written: seed records stand
 once per file with exceptions per tensor, and a bound that follows from the tensor's shape is left out.

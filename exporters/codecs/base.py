@@ -23,7 +23,7 @@ class Layout:
 
     Attributes:
         shape: the dense shape.
-        structure: what the mask was selected as: ``element``, ``N:M``, ``block:RxC`` or ``channel``.
+        structure: what the mask was selected as: ``element``, ``N:M``, ``block:RxC``, ``channel`` or ``input-channel``.
         output_axis: the axis of the output units.
         kept: how many weights the mask keeps.
         name: of the tensor; only a seeded mask is drawn by it.
