@@ -320,6 +320,13 @@ def test_a_gemm_that_the_operators_do_not_compute_stays_dense(options: dict[str,
     assert operators_of(graph_model([node], constants, [64, 64]), costs=ALWAYS_SPARSE) == ["Gemm"]
 
 
+@pytest.mark.parametrize(("taps", "expected"), [(2**16 - 1, "SparseConv"), (2**16, "Conv")])
+def test_a_kernel_of_more_taps_than_the_operator_takes_stays_dense(taps: int, expected: str) -> None:
+    weight = sparse_matrix(2, taps).reshape(2, 1, taps)
+    model = graph_model([helper.make_node("Conv", ["x", "w"], ["y"])], {"w": weight}, ["n", 1, taps])
+    assert operators_of(model, costs=ALWAYS_SPARSE) == [expected]
+
+
 def test_dense_weights_stay_dense_with_the_reason() -> None:
     model = graph_model([helper.make_node("MatMul", ["x", "w"], ["y"])], {"w": sparse_matrix(64, 64, 0.9)}, ["n", 64])
     (choice,) = rewrite(model).choices

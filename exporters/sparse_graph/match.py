@@ -6,12 +6,16 @@ PyTorch are lowered; the operators take either orientation, so that the file kee
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 import onnx
 
 from ...files import Array
 from .graph import Graph, attribute
+
+# The operator tells the entries of a kernel apart by 16 bits.
+MOST_TAPS = 2**16 - 1
 
 
 @dataclass
@@ -91,7 +95,7 @@ def _weight(graph: Graph, node: onnx.NodeProto, place: int) -> tuple[str, Array,
 
 
 def _convolution(graph: Graph, node: onnx.NodeProto, name: str, weight: Array) -> Layer | None:
-    if weight.ndim not in (3, 4) or 0 in weight.shape:
+    if weight.ndim not in (3, 4) or 0 in weight.shape or math.prod(weight.shape[2:]) > MOST_TAPS:
         return None
     pads = _pads(graph, node, weight.shape[2:])
     if pads is None:
