@@ -115,6 +115,8 @@ def cost_source(path: Path | None, *, tune: bool, threads: int, progress: Progre
     Raises:
         FileFormatError: the table cannot be read.
         UsageError: new measurements would be mixed with those of other conditions.
+
+    What is returned raises SparsepackError before measuring where the table cannot be written.
     """
     if path is None and not tune:
         return None
@@ -127,6 +129,9 @@ def cost_source(path: Path | None, *, tune: bool, threads: int, progress: Progre
 
     def measure(layers: Sequence[LayerShape]) -> CostTable:
         nonlocal table
+        if path is not None:
+            # Whether it can be written is asked before the minutes that measuring takes.
+            table.save(path)
         found = measure_layers(layers, threads=threads, known=table, progress=progress)
         if path is not None and len(found.costs) > len(table.costs):
             found.save(path)

@@ -13,14 +13,14 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 from sparsepack.cli import run
-from sparsepack.errors import FileFormatError, UsageError
+from sparsepack.errors import FileFormatError, SparsepackError, UsageError
 from sparsepack.exporters import open_artifact
 from sparsepack.exporters.onnx_sparse import sparse_file
 from sparsepack.exporters.onnx_sparse_artifact import OnnxSparseArtifact
 from sparsepack.exporters.sparse_graph.cost_model import ALWAYS_SPARSE, FORMS, CostModel, form_of, quantities
 from sparsepack.exporters.sparse_graph.gaps import nonzero_bits
 from sparsepack.models.layer_costs import CostTable, LayerCost, LayerShape, rounded_density
-from sparsepack.runtimes import RUNTIMES
+from sparsepack.runtimes import RUNTIMES, tune
 from sparsepack.runtimes.onnx_profile import read_profile
 from sparsepack.runtimes.onnx_session import session_options
 from sparsepack.runtimes.tune import MOST_WEIGHTS, cost_source, measure_layers, one_node_model, undisturbed
@@ -257,6 +257,17 @@ def test_a_third_partys_file_runs_sparse(zeros: Path, operators: Path, tmp_path:
     np.testing.assert_allclose(found, x @ original["w1"] @ original["w2"], rtol=1e-4, atol=1e-4)
     sparse_file(zeros, tmp_path / "again.onnx", costs=faster)
     assert (tmp_path / "again.onnx").read_bytes() == (tmp_path / "out.onnx").read_bytes()
+
+
+def test_a_table_that_cannot_be_written_is_refused_before_anything_is_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("no folder")
+    monkeypatch.setattr(tune, "measure_layers", lambda *given, **named: pytest.fail("it measured"))
+    measure = cost_source(tmp_path / "file" / "costs.json", tune=True, threads=1)
+    assert measure is not None
+    with pytest.raises(SparsepackError, match=r"cannot write .*costs\.json"):
+        measure([])
 
 
 @pytest.mark.native
