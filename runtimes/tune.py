@@ -84,7 +84,7 @@ def measure_layers(
             refuses a layer.
     """
     table = known or CostTable(conditions(threads))
-    missing = [layer for layer in dict.fromkeys(layers) if table.find(layer) is None and _fits(layer)]
+    missing = _missing(layers, table)
     groups: dict[LayerShape, list[LayerShape]] = {}
     for layer in missing:
         groups.setdefault(layer.dense(), []).append(layer)
@@ -129,7 +129,7 @@ def cost_source(path: Path | None, *, tune: bool, threads: int, progress: Progre
 
     def measure(layers: Sequence[LayerShape]) -> CostTable:
         nonlocal table
-        if path is not None:
+        if path is not None and _missing(layers, table):
             # Whether it can be written is asked before the minutes that measuring takes.
             table.save(path)
         found = measure_layers(layers, threads=threads, known=table, progress=progress)
@@ -140,6 +140,10 @@ def cost_source(path: Path | None, *, tune: bool, threads: int, progress: Progre
         return table
 
     return measure
+
+
+def _missing(layers: Iterable[LayerShape], table: CostTable) -> list[LayerShape]:
+    return [layer for layer in dict.fromkeys(layers) if table.find(layer) is None and _fits(layer)]
 
 
 def _fits(layer: LayerShape) -> bool:

@@ -267,7 +267,17 @@ def test_a_table_that_cannot_be_written_is_refused_before_anything_is_measured(
     measure = cost_source(tmp_path / "file" / "costs.json", tune=True, threads=1)
     assert measure is not None
     with pytest.raises(SparsepackError, match=r"cannot write .*costs\.json"):
-        measure([])
+        measure([LINEAR])
+
+
+def test_a_table_that_lacks_nothing_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "costs.json"
+    known = CostTable(tune.conditions(1)).with_costs([LayerCost(LINEAR, 1.0, 1.0, 1.0, 3)])
+    known.save(path)
+    measure = cost_source(path, tune=True, threads=1)
+    assert measure is not None
+    monkeypatch.setattr(CostTable, "save", lambda *given: pytest.fail("it wrote"))
+    assert measure([LINEAR]).find(LINEAR) == known.find(LINEAR)
 
 
 @pytest.mark.native
