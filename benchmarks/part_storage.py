@@ -15,25 +15,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from checkpoints import assembled
 from record import arguments, write
 
-from sparsepack.compressor.checkpoint import (
-    FORMAT,
-    VERSION,
-    CheckpointMetadata,
-    Provenance,
-    SparseCheckpoint,
-    SparseTensor,
-    handed_tensor,
-    make_tensor,
-)
+from sparsepack.compressor.checkpoint import SparseTensor, handed_tensor, make_tensor
 from sparsepack.compressor.parametrisations import Handover, basis, masks, offset, options, projection, signs
 from sparsepack.exporters import export
 from sparsepack.exporters.materialise import plain_checkpoint
 from sparsepack.files import Array
 from sparsepack.models.seeding.initialisers import weight_bound
 from sparsepack.models.seeding.record import KEYED_PRODUCT, SeedRecord
-from sparsepack.models.source import InputSpec, ModelRecord
 
 LENET: dict[str, tuple[int, ...]] = {"fc1.weight": (300, 784), "fc2.weight": (100, 300), "fc3.weight": (10, 100)}
 # The convolutions of Conv-6.
@@ -188,23 +179,10 @@ ROWS: list[tuple[str, dict[str, tuple[int, ...]], str, Callable[[int, int], floa
 ]
 
 
-def checkpoint_of(tensors: list[SparseTensor]) -> SparseCheckpoint:
-    """Return a checkpoint of these tensors."""
-    metadata = CheckpointMetadata(
-        FORMAT,
-        VERSION,
-        ModelRecord("zoo", "lenet-300-100", [InputSpec("input", (1, 28, 28))], {"classes": 10}),
-        {},
-        Provenance({}, 0, 1, "cpu"),
-        [tensor.record for tensor in tensors],
-    )
-    return SparseCheckpoint(metadata, {tensor.record.name: tensor for tensor in tensors})
-
-
 def measured(shapes: dict[str, tuple[int, ...]], make: Make, folder: Path) -> dict[str, Any]:
     """Write a network's weights, once with parts and once as the values that come of them."""
     rng = np.random.default_rng(0)
-    checkpoint = checkpoint_of([make(name, shape, rng) for name, shape in shapes.items()])
+    checkpoint = assembled(*(make(name, shape, rng) for name, shape in shapes.items()))
     artifact = export(checkpoint, "packed", folder / "parts", force=True)
     dense = checkpoint.dense_state()
     for name, array in artifact.tensors().items():

@@ -15,19 +15,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from checkpoints import assembled
 from record import arguments, write
 from torch.utils.hooks import RemovableHandle
 
-from sparsepack import __version__
-from sparsepack.compressor.checkpoint import (
-    FORMAT,
-    VERSION,
-    CheckpointMetadata,
-    Provenance,
-    SparseCheckpoint,
-    SparseTensor,
-    make_tensor,
-)
+from sparsepack.compressor.checkpoint import SparseCheckpoint, SparseTensor, make_tensor
 from sparsepack.exporters import export, open_artifact
 from sparsepack.exporters.onnx_sparse import write_onnx_sparse
 from sparsepack.exporters.sparse_graph.cost_model import ALWAYS_SPARSE
@@ -110,15 +102,7 @@ def _spread(module: torch.nn.Module, inputs: Sequence[torch.Tensor]) -> None:
 
 def checkpoint_of(source: TorchSource, tensors: list[SparseTensor]) -> SparseCheckpoint:
     """Return the tensors as a checkpoint."""
-    metadata = CheckpointMetadata(
-        format=FORMAT,
-        version=VERSION,
-        model=source.record,
-        recipe={"method": "magnitude", "sparsity": 0.9},
-        provenance=Provenance({"sparsepack": __version__}, 0, 1, "cpu"),
-        tensors=[tensor.record for tensor in tensors],
-    )
-    return SparseCheckpoint(metadata, {tensor.record.name: tensor for tensor in tensors})
+    return assembled(*tensors, model=source.record)
 
 
 def parity_of(name: str, folder: Path) -> dict[str, Any]:

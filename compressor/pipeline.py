@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -194,11 +195,9 @@ def _load_for(recipe: PruneRecipe, data: Dataset | None) -> ModelSource:
         series = None if data is None else data.shaped(data.input_spec.shape[1:])
         if series is None or series is data:
             raise
-        try:
+        # Where that fails as well, the first error is about what the user gave.
+        with suppress(ModelError):
             return load(series)
-        except ModelError:
-            # What is wrong is not the channel axis; the first error is about what the user gave.
-            pass
         raise
 
 

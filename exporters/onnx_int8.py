@@ -133,7 +133,8 @@ def _shared_lookups(path: Path) -> list[str]:
     found = [node for node in model.graph.node if node.op_type == "Gather" and readers[node.input[0]] > 1]
     for number, node in enumerate(found):
         node.name = node.name or f"lookup_{number}"
-    onnx.save(model, path)
+    if found:
+        onnx.save(model, path)
     return [node.name for node in found]
 
 

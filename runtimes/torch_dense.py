@@ -86,6 +86,11 @@ def refuses_model(record: ModelRecord | None) -> str | None:
     return None
 
 
+def module_of(artifact: Artifact, source: TorchSource) -> nn.Module:
+    """Return the source's module with an artifact's tensors; raises as :func:`module_with`."""
+    return module_with(source, state_of(artifact), partial=artifact.is_graph)
+
+
 def module_with(source: TorchSource, tensors: Mapping[str, Array], *, partial: bool = False) -> nn.Module:
     """Return the source's module in evaluation mode with every parameter and buffer replaced by ``tensors``.
 
@@ -178,9 +183,7 @@ class TorchDense:
 
     def load(self, artifact: Artifact, *, threads: int, source: TorchSource | None = None) -> TorchSession:
         """Decode the artifact into its module."""
-        found = source_of(artifact, source)
-        partial = artifact.is_graph
-        return dense_session(found, state_of(artifact), threads=threads, device=self.device, partial=partial)
+        return _session(module_of(artifact, source_of(artifact, source)), threads, self.device)
 
 
 def reference_session(
@@ -189,17 +192,19 @@ def reference_session(
     """Return what an artifact is compared with: its checkpoint's tensors, or its own, run dense by PyTorch."""
     if checkpoint is not None:
         return dense_session(source, checkpoint.dense_state(), threads=threads)
-    return dense_session(source, state_of(artifact), threads=threads, partial=artifact.is_graph)
+    return _session(module_of(artifact, source), threads, "cpu")
 
 
-def dense_session(
-    source: TorchSource, tensors: Mapping[str, Array], *, threads: int, device: str = "cpu", partial: bool = False
-) -> TorchSession:
-    """Return a session of the source's module with these dense tensors; see :func:`module_with`."""
+def dense_session(source: TorchSource, tensors: Mapping[str, Array], *, threads: int) -> TorchSession:
+    """Return a session of the source's module with these dense tensors."""
+    return _session(module_with(source, tensors), threads, "cpu")
+
+
+def _session(module: nn.Module, threads: int, device: str) -> TorchSession:
     import torch
 
     torch.set_num_threads(threads)
-    return TorchSession(module_with(source, tensors, partial=partial).to(device), device)
+    return TorchSession(module.to(device), device)
 
 
 def cuda_missing() -> str | None:

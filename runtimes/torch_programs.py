@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, ClassVar
 from ..errors import FileFormatError
 from ..exporters.artifact import TRANSFORMED
 from ..exporters.torch_archive import TORCH_EXPORT, TORCHSCRIPT
-from .torch_dense import TorchSession, first_line, module_with, refuses_model, source_of, state_of
+from .torch_dense import TorchSession, first_line, module_of, refuses_model, source_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -119,7 +119,7 @@ class TorchCompiled:
 
         torch.set_num_threads(threads)
         found = source_of(artifact, source)
-        module = module_with(found, state_of(artifact), partial=artifact.is_graph)
+        module = module_of(artifact, found)
         # The compiler's own modules use what PyTorch has deprecated.
         with quiet_torchscript():
             session = TorchSession(torch.compile(module), "cpu")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from ..exporters.nm import SEMI_STRUCTURED
 from .layers import coverage, pruned, swap_linear_layers
-from .torch_dense import TorchSession, cuda_missing, module_with, refuses_model, source_of, state_of
+from .torch_dense import TorchSession, cuda_missing, module_of, refuses_model, source_of
 
 if TYPE_CHECKING:
     from torch import nn
@@ -56,8 +56,7 @@ class TorchSemiStructured:
         from torch import nn
 
         torch.set_num_threads(threads)
-        found = source_of(artifact, source)
-        module = module_with(found, state_of(artifact), partial=artifact.is_graph).half().to("cuda")
+        module = module_of(artifact, source_of(artifact, source)).half().to("cuda")
         sparse = pruned(artifact, _STRUCTURE)
 
         def swap(layer: nn.Linear, weight: str) -> nn.Module | None:

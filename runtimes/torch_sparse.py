@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from .csr_matrices import csr_matrices
 from .layers import coverage, pruned, swap_linear_layers
-from .torch_dense import TorchSession, module_with, refuses_model, source_of, state_of
+from .torch_dense import TorchSession, module_of, refuses_model, source_of
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -52,7 +52,7 @@ class TorchSparseCsr:
         import torch
 
         torch.set_num_threads(threads)
-        module = module_with(source_of(artifact, source), state_of(artifact))
+        module = module_of(artifact, source_of(artifact, source))
         matrices = csr_matrices(artifact)
 
         def swap(layer: nn.Linear, weight: str) -> nn.Module | None:

@@ -12,6 +12,7 @@ import numpy as np
 
 from ...errors import UnsupportedError
 from ...files import Array
+from .products import require_reached
 
 
 def saliency(weights: Mapping[str, Array], gradients: Mapping[str, Array]) -> dict[str, Array]:
@@ -26,11 +27,7 @@ def saliency(weights: Mapping[str, Array], gradients: Mapping[str, Array]) -> di
         UnsupportedError: a gradient is missing or of another shape, or the loss depends on no weight at all.
     """
     for name, weight in weights.items():
-        if name not in gradients:
-            raise UnsupportedError(
-                f"no gradient reaches '{name}', so its weights cannot be scored: no output depends on it, or its "
-                f"requires_grad is False. Leave it out (--exclude '{name}'), or choose another method."
-            )
+        require_reached(name, gradients)
         if gradients[name].shape != weight.shape:
             raise UnsupportedError(
                 f"the gradient of '{name}' has shape {gradients[name].shape}, its weights have {weight.shape}."

@@ -62,12 +62,21 @@ def times(weight: Array, others: Arrays, name: str) -> Array:
     Raises:
         UnsupportedError: there is nothing of that name.
     """
+    require_reached(name, others)
+    return np.multiply(weight, others[name], dtype=np.float64)
+
+
+def require_reached(name: str, others: Arrays) -> None:
+    """Check that the network says something about a weight.
+
+    Raises:
+        UnsupportedError: there is nothing of that name.
+    """
     if name not in others:
         raise UnsupportedError(
             f"no gradient reaches '{name}', so its weights cannot be scored: no output depends on it, or its "
             f"requires_grad is False. Leave it out (--exclude '{name}'), or choose another method."
         )
-    return np.multiply(weight, others[name], dtype=np.float64)
 
 
 def shares(values: Mapping[str, Array]) -> dict[str, Array]:

@@ -104,7 +104,6 @@ def _decode(stream: bytes, shift: int, listed: int, size: int) -> npt.NDArray[np
     else:
         positions = (np.cumsum(symbols, dtype=np.int64)[entries] << shift) + np.cumsum(remainders + 1) - 1
     # All of them, not the last alone: the sum of large forged gaps wraps around and comes back.
-    last = int(positions[-1])
-    if last >= size or int(positions.min()) < 0 or int(positions.max()) >= size:
-        raise FileFormatError(f"a gap stream runs to position {last} of a tensor of {size} weights.")
+    if int(positions.min()) < 0 or int(positions.max()) >= size:
+        raise FileFormatError(f"a gap stream runs to position {int(positions[-1])} of a tensor of {size} weights.")
     return positions

@@ -58,7 +58,7 @@ _GROUPS_LIMIT = 7
 # help, because something interrupts almost every run.
 _SHORT_NS = 20_000_000
 # What a machine can do is looked for in so many loadings at first, in stretches of runs that hide a single late one.
-_LOADINGS = 3
+_LOADINGS, _MOST_LOADINGS = 3, 12
 _STRETCH_RUNS = 3
 _STRETCH_MS = 20.0
 
@@ -168,32 +168,25 @@ def time_pair(
     episodes = next((count for count in EPISODES if loading * (count - 1) <= budget * 1e9), 1)
     least = 2 if episodes > 1 else MINIMUM_ROUNDS
     played = [_episode(runs, budget / episodes, least, clock, order)]
-
-    def play(until: int) -> None:
-        nonlocal runs
-        while len(played) < until:
+    for wanted, confidence in ((episodes, CONFIDENCE), (_MORE * episodes, _SECOND_LOOK)):
+        while len(played) < wanted:
             # The old pair is alive while the new one is loaded, so that it does not come to lie in the same place.
             runs = _load(subject, baseline, order)
             played.append(_episode(runs, budget / episodes, least, clock, order))
-
-    play(episodes)
-    if episodes == 1:
-        speedup = ratio_interval(played[0][1].fastest, played[0][0].fastest)
-    elif _wide(speedup := _speedup(played)):
-        play(_MORE * episodes)
-        speedup = _speedup(played, _SECOND_LOOK)
+        speedup = _speedup(played, confidence)
+        if episodes == 1 or speedup.high - speedup.low <= WIDE * speedup.median:
+            break
     mine, other = ([pair[side] for pair in played] for side in (0, 1))
     return PairedTiming(_timing(mine), _timing(other), speedup, len(played))
 
 
-def _speedup(played: list[tuple[_Side, _Side]], confidence: float = CONFIDENCE) -> Interval:
+def _speedup(played: list[tuple[_Side, _Side]], confidence: float) -> Interval:
+    if len(played) == 1:
+        ((mine, other),) = played
+        return ratio_interval(other.fastest, mine.fastest)
     # An episode is one sample: what its rounds have in common, where both sides lie, does not average out in them.
     low = [[unbiased_quantile(side.times, _UNDISTURBED) for side in pair] for pair in played]
     return median_interval([theirs / ours for ours, theirs in low], confidence)
-
-
-def _wide(speedup: Interval) -> bool:
-    return speedup.high - speedup.low > WIDE * speedup.median
 
 
 def _load(subject: Load, baseline: Load, order: random.Random) -> tuple[Run, Run]:
@@ -245,7 +238,7 @@ def time_undisturbed(subject: Load, *, budget: float, clock: Clock = time.perf_c
         clock: a monotonic clock in nanoseconds.
     """
     fastest: list[Timing] = []
-    while len(fastest) < _LOADINGS or (len(fastest) < 4 * _LOADINGS and not _agreed(fastest)):
+    while len(fastest) < _LOADINGS or (len(fastest) < _MOST_LOADINGS and not _agreed(fastest)):
         timing = time_alone(subject, budget=budget / _LOADINGS, clock=clock)
         fastest.append(min(_stretches(timing), key=_median))
     return min(fastest, key=_median)
