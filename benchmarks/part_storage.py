@@ -182,7 +182,7 @@ ROWS: list[tuple[str, dict[str, tuple[int, ...]], str, Callable[[int, int], floa
 def measured(shapes: dict[str, tuple[int, ...]], make: Make, folder: Path) -> dict[str, Any]:
     """Write a network's weights, once with parts and once as the values that come of them."""
     rng = np.random.default_rng(0)
-    checkpoint = assembled(*(make(name, shape, rng) for name, shape in shapes.items()))
+    checkpoint = assembled(*(make(name, shape, rng) for name, shape in shapes.items()), recipe={}, training=None)
     artifact = export(checkpoint, "packed", folder / "parts", force=True)
     dense = checkpoint.dense_state()
     for name, array in artifact.tensors().items():

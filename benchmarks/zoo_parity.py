@@ -102,7 +102,7 @@ def _spread(module: torch.nn.Module, inputs: Sequence[torch.Tensor]) -> None:
 
 def checkpoint_of(source: TorchSource, tensors: list[SparseTensor]) -> SparseCheckpoint:
     """Return the tensors as a checkpoint."""
-    return assembled(*tensors, model=source.record)
+    return assembled(*tensors, model=source.record, training=None)
 
 
 def parity_of(name: str, folder: Path) -> dict[str, Any]:
